@@ -1,0 +1,1 @@
+"""keystep: compute the key steps, reuse the rest."""
