@@ -1,0 +1,1 @@
+"""Models that keystep knows how to accelerate."""

@@ -1,0 +1,64 @@
+"""Untrained components of the toy pipeline, at the sizes that ship.
+
+Who calls it: training, and tests that need the pipeline but no trained weights.
+"""
+
+import torch
+from diffusers import FlowMatchEulerDiscreteScheduler, LatteTransformer3DModel
+from torch import nn
+
+from keystep.models.toy.latents import GRID_SIZE, NUM_CHANNELS
+from keystep.models.toy.scenes import NUM_FRAMES
+from keystep.models.toy.text import TEXT_WIDTH
+
+PATCH_SIZE = 4
+SHIFT = 3.0  # of the sampling schedule: more steps at high noise, where the motion is decided
+_NUM_HEADS, _HEAD_WIDTH = 6, 32
+_GATES = (2, 5)  # rows of an adaLN table: shift, scale, gate of attention; shift, scale, gate of the MLP
+
+
+def build_scheduler() -> FlowMatchEulerDiscreteScheduler:
+    """The sampler the model was tuned with."""
+    return FlowMatchEulerDiscreteScheduler(shift=SHIFT)
+
+
+def build_transformer(num_layers: int = 4) -> LatteTransformer3DModel:
+    """A Latte transformer whose blocks start as the identity.
+
+    Args:
+        num_layers: spatial blocks; there are as many temporal ones.
+    """
+    transformer = LatteTransformer3DModel(
+        num_attention_heads=_NUM_HEADS,
+        attention_head_dim=_HEAD_WIDTH,
+        in_channels=NUM_CHANNELS,
+        out_channels=NUM_CHANNELS,
+        num_layers=num_layers,
+        cross_attention_dim=_NUM_HEADS * _HEAD_WIDTH,
+        caption_channels=TEXT_WIDTH,
+        sample_size=GRID_SIZE,
+        patch_size=PATCH_SIZE,
+        video_length=NUM_FRAMES,
+        activation_fn="gelu-approximate",
+        norm_type="ada_norm_single",
+        norm_elementwise_affine=False,
+        norm_eps=1e-6,
+    )
+    _start_as_identity(transformer)
+    return transformer
+
+
+@torch.no_grad()
+def _start_as_identity(transformer: LatteTransformer3DModel) -> None:
+    # diffusers leaves the adaLN tables and the branch outputs random, which trains far slower.
+    for block in (*transformer.transformer_blocks, *transformer.temporal_transformer_blocks):
+        block.scale_shift_table.zero_()
+        block.scale_shift_table[list(_GATES)] = 1.0
+        attentions = filter(None, (block.attn1, block.attn2))
+        for output in (*(attention.to_out[0] for attention in attentions), block.ff.net[2]):
+            nn.init.zeros_(output.weight)
+            nn.init.zeros_(output.bias)
+    for layer in (transformer.adaln_single.linear, transformer.proj_out):
+        nn.init.zeros_(layer.weight)
+        nn.init.zeros_(layer.bias)
+    transformer.scale_shift_table.zero_()

@@ -1,0 +1,50 @@
+"""Scene maps: the latent space of the toy model, specified by hand instead of learned by an encoder.
+
+Each of the 16 frames is a 16 x 16 grid of 6 channels: a Gaussian blob at the object whose width follows its
+radius, the blob times the hue (cosine, sine), the blob times a shape code (2), and the background's level.
+Only training uses this file: at inference the transformer makes such maps out of noise.
+
+Shape suffixes: B clips, F frames, Y grid rows, X grid columns, C channels.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+
+from keystep.models.toy.grammar import COLOURS, SHAPES
+from keystep.models.toy.render import background_levels
+from keystep.models.toy.scenes import IMAGE_SIZE, Scenes
+
+GRID_SIZE = 16
+NUM_CHANNELS = 6
+CELL = IMAGE_SIZE // GRID_SIZE  # pixels
+BLOB_WIDTH = 0.7  # standard deviation of the blob, in radii
+# Amplitudes set the noise level at which a quantity is decided: large maps hold many cells, so unit variance
+# would fix everything within the first sampling step.
+BLOB_GAIN, BACKGROUND_GAIN, BACKGROUND_MIDDLE = 3.0, 1.5, 0.45
+
+
+def _circle_codes(num_codes: int) -> torch.Tensor:
+    angle = 2 * math.pi * torch.arange(num_codes) / num_codes
+    return torch.stack([angle.cos(), angle.sin()], dim=-1)
+
+
+def scene_maps(scenes: Scenes) -> torch.Tensor:
+    """Compute the clean latents of a batch of scenes.
+
+    Returns:
+        float32, shape (B, C, F, Y, X), as the transformer takes it; values within about -3 to 3.
+    """
+    axis = (torch.arange(GRID_SIZE) + 0.5) * CELL
+    width_BF1 = BLOB_WIDTH * scenes.radius_BF[..., None]
+    row_BFX = torch.exp(-0.5 * ((axis - scenes.x_BF[..., None]) / width_BF1).square())
+    column_BFY = torch.exp(-0.5 * ((axis - scenes.y_BF[..., None]) / width_BF1).square())
+    blob_B1FYX = BLOB_GAIN * (column_BFY[..., :, None] * row_BFX[..., None, :])[:, None]
+    hue_BC = _circle_codes(len(COLOURS))[scenes.colour_B]
+    code_BC = _circle_codes(len(SHAPES))[scenes.shape_B]
+    factors_BC = torch.cat([torch.ones_like(hue_BC[:, :1]), hue_BC, code_BC], dim=1)
+    level_NYX = F.avg_pool2d(background_levels()[:, None], CELL)[:, 0]
+    ground_BYX = BACKGROUND_GAIN * (level_NYX[scenes.background_B] - BACKGROUND_MIDDLE)
+    ground_B1FYX = ground_BYX[:, None, None].expand_as(blob_B1FYX)
+    return torch.cat([blob_B1FYX * factors_BC[:, :, None, None, None], ground_B1FYX], dim=1)

@@ -1,0 +1,1 @@
+"""How the shipped weights were made: optimiser, objectives, loop, evaluation. Not needed for inference."""
