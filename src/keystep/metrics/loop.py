@@ -1,0 +1,107 @@
+"""Read a clock at both ends of a pipeline's denoising loop, from outside.
+
+The loop begins at the first call of a transformer and ends with the last `scheduler.step`, so prompt encoding
+and decoding stay out of it. The clock is any function without arguments: seconds, or FLOPs counted so far.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+StepCallback = Callable[[int, int], None]  # (scheduler steps done, planned), after each scheduler step
+
+
+def read_seconds() -> float:
+    """Wall time in seconds, after all queued work of the accelerator is done."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+@dataclass
+class LoopReading:
+    """What the clock showed.
+
+    Attributes:
+        begin: clock at the first transformer call; None before it.
+        end: clock after the latest `scheduler.step`; None before it.
+        num_steps: scheduler steps seen.
+    """
+
+    begin: float | None = None
+    end: float | None = None
+    num_steps: int = 0
+
+    @property
+    def elapsed(self) -> float:
+        """End minus begin.
+
+        Raises:
+            RuntimeError: no loop ran.
+        """
+        if self.begin is None or self.end is None:
+            raise RuntimeError("no denoising loop was seen: the pipeline called no transformer or no scheduler.step")
+        return self.end - self.begin
+
+
+def find_transformers(pipe: Any) -> list[torch.nn.Module]:
+    """The denoising models of a pipeline: its modules named `transformer*`.
+
+    Raises:
+        ValueError: there are none.
+    """
+    found = [m for name, m in pipe.components.items() if name.startswith("transformer") and m is not None]
+    if not found:
+        raise ValueError(f"{type(pipe).__name__} has no transformer; it has {', '.join(sorted(pipe.components))}")
+    return found
+
+
+@contextmanager
+def read_loop(
+    pipe: Any, clock: Callable[[], float] = read_seconds, on_step: StepCallback | None = None
+) -> Iterator[LoopReading]:
+    """Read `clock` at both ends of the one loop that runs inside the `with` block.
+
+    Enter it before anything else that attaches to the pipeline, and leave it last.
+
+    Args:
+        pipe: a pipeline with `components` and a scheduler.
+        clock: what to read, default wall seconds.
+        on_step: called with (steps done, steps planned) after every scheduler step.
+
+    Raises:
+        ValueError: the pipeline has no transformer.
+    """
+    reading, scheduler = LoopReading(), pipe.scheduler
+    original = scheduler.step
+    is_own = "step" in vars(scheduler)  # an instance attribute must be put back, the class's must show again
+
+    def begin(*_: Any) -> None:
+        if reading.begin is None:
+            reading.begin = clock()
+
+    def step(*args: Any, **kwargs: Any) -> Any:
+        result = original(*args, **kwargs)
+        reading.num_steps += 1
+        reading.end = clock()  # at every step: how many a pipeline will take is not known from outside
+        if on_step is not None:
+            on_step(reading.num_steps, len(scheduler.timesteps))
+        return result
+
+    handles = [module.register_forward_pre_hook(begin) for module in find_transformers(pipe)]
+    scheduler.step = step
+    try:
+        yield reading
+    finally:
+        for handle in handles:
+            handle.remove()
+        if is_own:
+            scheduler.step = original
+        else:
+            del scheduler.step
