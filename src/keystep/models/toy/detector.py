@@ -1,7 +1,7 @@
 """Reads colour, shape, size, motion with its pace, and background off the pixels of a clip, without learning.
 
-The object is what is saturated. Colour is its nearest palette entry, shape the template that overlaps it best,
-motion a few rules on the path of its centroid and the growth of its area, background the nearest of the five.
+The object is what is saturated. Colour is its nearest palette entry, shape the template that overlaps it
+best, motion a few rules on the path of its centroid and the growth of its area, background the nearest.
 """
 
 from collections.abc import Sequence

@@ -86,7 +86,7 @@ class Caption:
 
     @property
     def is_held_out(self) -> bool:
-        """Whether training never sees this (shape, colour, motion) triple, at any size, pace or background."""
+        """Whether training never sees this (shape, colour, motion), at any size, pace or background."""
         # The three weights are coprime to the divisor: each pair of words loses about one partner in five.
         key = SHAPES.index(self.shape) + 2 * COLOURS.index(self.colour) + 3 * MOTIONS.index(self.motion)
         return key % HELD_OUT_ONE_IN == 0

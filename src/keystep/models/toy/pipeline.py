@@ -29,8 +29,8 @@ class ToyPipelineOutput(BaseOutput):
     """What `ToyPipeline` returns.
 
     Args:
-        frames: by output type: ``np`` float32 in [0, 1] (B, F, 64, 64, 3); ``pt`` the same as (B, F, 3, 64, 64);
-            ``pil`` B lists of F images; ``latent`` (B, C, F, Y, X).
+        frames: by output type: ``np`` float32 in [0, 1] (B, F, 64, 64, 3); ``pt`` the same as
+            (B, F, 3, 64, 64); ``pil`` B lists of F images; ``latent`` (B, C, F, Y, X).
     """
 
     frames: Frames

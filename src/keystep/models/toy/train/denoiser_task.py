@@ -1,4 +1,6 @@
-"""What the transformer learns: the flow-matching velocity of scene maps, given the prompt; the text encoder learns along.
+"""What the transformer learns: the flow-matching velocity of scene maps, given the prompt.
+
+The text encoder learns along.
 
 Shape suffixes: B clips, C channels, F frames, Y/X grid.
 """
@@ -29,19 +31,21 @@ class DenoiserTask:
     Args:
         batch_size: clips per step.
         num_layers: spatial blocks; there are as many temporal ones.
+        compiled: whether to compile the blocks, which takes half a minute and then runs faster.
     """
 
     name = "denoiser"
     hold_share = 0.4
 
-    def __init__(self, batch_size: int = 16, num_layers: int = 4) -> None:
+    def __init__(self, batch_size: int = 16, num_layers: int = 4, compiled: bool = True) -> None:
         self.batch_size = batch_size
         self.tokenizer = build_tokenizer()
         self.transformer, self.text_encoder = build_transformer(num_layers), build_text_encoder()
         self.module = nn.ModuleDict({"transformer": self.transformer, "text_encoder": self.text_encoder})
         for block in self._blocks():
             _use_plain_attention(block)
-            block.compile()
+            if compiled:
+                block.compile()
 
     def _blocks(self) -> list[nn.Module]:
         return [*self.transformer.transformer_blocks, *self.transformer.temporal_transformer_blocks]
@@ -67,7 +71,7 @@ class DenoiserTask:
 
 
 def _use_plain_attention(block: nn.Module) -> None:
-    # Sequences have 16 tokens: torch's fused CPU attention takes 2/5 of a training step there, mostly in its backward.
+    # Sequences have 16 tokens: torch's fused CPU attention would take 2/5 of a step, mostly backward.
     for layer in block.modules():
         if isinstance(layer, Attention):
             layer.set_processor(AttnProcessor())

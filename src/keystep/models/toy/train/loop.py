@@ -1,4 +1,4 @@
-"""The training loop that decoder and denoiser share: time budget, schedule, averaging, resumable checkpoints."""
+"""The training loop of decoder and denoiser: time budget, schedule, averaging, resumable checkpoints."""
 
 import copy
 import os

@@ -1,8 +1,8 @@
 """Muon: momentum whose matrices are made orthogonal before each update (Jordan et al. 2024).
 
-Algorithm and the quintic's constants: https://kellerjordan.github.io/posts/muon/. Differs from `torch.optim.Muon`:
-matrices of one shape are stacked and iterated together, and the iteration's dtype is a choice, because bfloat16 is
-fast only on CPUs with AVX512-BF16 or AMX.
+Algorithm and the quintic's constants: https://kellerjordan.github.io/posts/muon/. Differs from
+`torch.optim.Muon`: matrices of one shape are stacked and iterated together, and the iteration's dtype is a
+choice, because bfloat16 is fast only on CPUs with AVX512-BF16 or AMX.
 """
 
 from collections import defaultdict
