@@ -1,0 +1,102 @@
+"""What a user calls."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from typing import Any
+
+from keystep.engine.session import Method, Session, attached, session_of
+from keystep.methods.registry import build
+from keystep.models.spec import ModelSpec
+from keystep.what import Guidance
+
+
+def accelerate(
+    target: Any,
+    method: str | Method,
+    *,
+    spec: ModelSpec | None = None,
+    guidance: str | Guidance | None = None,
+    **options: Any,
+) -> AbstractContextManager[Session]:
+    """Accelerate a pipeline inside a `with` block; leaving the block restores it exactly, also after an exception.
+
+    Args:
+        target: a diffusers pipeline, or a bare transformer (then call `begin` and `step` of the session yourself).
+        method: a name (`keystep methods` lists them), a method object such as `keystep.AdaCache(...)`, or a `Policy`.
+        spec: where the sites of an unknown model are; None = look the transformer's class up.
+        guidance: layout of the guidance branches if it differs from the model's usual one, e.g.
+            "batched:uncond,cond" or "separate:cond,uncond".
+        options: of the method, when it is given by name.
+
+    Returns:
+        A context manager that yields the `Session`: `.summary()`, `.trace`.
+
+    Raises:
+        ValueError: unknown method, option or model, a policy that matches nothing in the model, a scheduler that cannot
+            be followed, a transformer that is accelerated already.
+    """
+    return attached(Session(target, _method(method, options), spec, guidance))
+
+
+def enable(
+    target: Any,
+    method: str | Method,
+    *,
+    spec: ModelSpec | None = None,
+    guidance: str | Guidance | None = None,
+    **options: Any,
+) -> Session:
+    """Accelerate a pipeline until `disable`; on one that is enabled already the new settings replace the old ones.
+
+    Arguments, result and errors as `accelerate`; a call that fails leaves the old settings in force.
+    """
+    session = Session(target, _method(method, options), spec, guidance)
+    before = session_of(target)
+    if before is not None:
+        before.close()
+    try:
+        session.attach()
+    except BaseException:
+        if before is not None:
+            before.attach()
+        raise
+    return session
+
+
+def disable(target: Any) -> None:
+    """Restore a pipeline; without an attached policy nothing happens."""
+    session = session_of(target)
+    if session is not None:
+        session.close()
+
+
+def load(model: str, *, device: str = "cpu", dtype: Any = None) -> Any:
+    """Load a pipeline.
+
+    Args:
+        model: "toy" for the tiny model that ships with keystep, else a hub id or a folder in diffusers' layout.
+        device: where it runs, e.g. "cuda".
+        dtype: torch dtype of the weights; None = the toy's float32, the checkpoint's own otherwise.
+
+    Returns:
+        The pipeline, on `device`.
+    """
+    if model == "toy":
+        import torch
+
+        from keystep.models.toy import load_toy
+
+        return load_toy(device=device, dtype=dtype or torch.float32)
+    from diffusers import DiffusionPipeline
+
+    options = {} if dtype is None else {"torch_dtype": dtype}
+    return DiffusionPipeline.from_pretrained(model, use_safetensors=True, **options).to(device)
+
+
+def _method(method: str | Method, options: dict[str, Any]) -> Method:
+    if isinstance(method, str):
+        return build(method, **options)
+    if options:
+        raise ValueError(f"options {sorted(options)}: allowed only with a method's name; this one is an object: {method!r}")
+    return method

@@ -1,0 +1,142 @@
+"""Attaching to a user's model: every change goes through one exit stack and is taken back exactly."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any
+
+from torch import nn
+
+from keystep.engine.seats import BlockSeat, ExitSeat, InputTap, ModelSeat, Tap
+from keystep.policy import Policy
+from keystep.what import Attention, AttentionResidual, Branch, Guidance, Span
+
+if TYPE_CHECKING:
+    from keystep.engine.session import Session
+    from keystep.models.spec import ModelSpec
+
+CALL = "_compiled_call_impl"  # what nn.Module.__call__ prefers: outside the forward, its hooks and its compiled code
+
+
+def replace_attribute(stack: ExitStack, owner: Any, name: str, value: object) -> None:
+    """Set an instance attribute until the stack closes; then put back exactly what was (or was not) there."""
+    attributes = vars(owner)
+    missing = object()
+    before = attributes.get(name, missing)
+
+    def restore() -> None:
+        if before is missing:
+            del attributes[name]
+        else:
+            attributes[name] = before
+
+    attributes[name] = value
+    stack.callback(restore)
+
+
+def seat(stack: ExitStack, module: nn.Module, value: ModelSeat | BlockSeat | ExitSeat) -> None:
+    """Put a seat in front of a module's call, compiled or not."""
+    compiled = vars(module).get(CALL)
+    if compiled is not None:
+        value.call_next = compiled
+    replace_attribute(stack, module, CALL, value)
+
+
+def check_free(name: str, module: nn.Module) -> None:
+    """Raise if something else has already taken this transformer over."""
+    occupant = vars(module).get(CALL)
+    if isinstance(occupant, ModelSeat):
+        raise ValueError(
+            f"{name}: already accelerated; leave the first `with keystep.accelerate(...)` or call keystep.disable(pipe)"
+        )
+    if occupant is not None or hasattr(module, "_orig_mod"):
+        raise ValueError(
+            f"{name}: compiled as a whole, which hides everything inside; compile its blocks instead: "
+            "`for block in pipe.transformer.transformer_blocks: block.compile()`"
+        )
+    if getattr(module, "is_cache_enabled", False):
+        raise ValueError(f"{name}: diffusers' own cache is enabled on it; call {name}.disable_cache() first")
+
+
+def attach_model(stack: ExitStack, session: Session, name: str, module: nn.Module, spec: ModelSpec) -> None:
+    """Put seats and taps where the policy of `session` may need them."""
+    rules = session.outline.rules
+    seat(stack, module, ModelSeat(session, name, module, spec))
+    if all(isinstance(rule.what, Branch) for rule in rules):
+        return
+    seats = {
+        (list_name, index): BlockSeat(session, block, spec, list_name, index)
+        for list_name in spec.blocks
+        for index, block in enumerate(module.get_submodule(list_name).children())
+    }
+    _tap_attention(stack, module, spec, seats, session.outline)
+    for rule in rules:
+        if isinstance(rule.what, Span):
+            exit_module = module.get_submodule(spec.exit)
+            seat(stack, exit_module, ExitSeat(session, exit_module))
+        for signal in rule.when.signals:
+            if isinstance(signal.probe, AttentionResidual):
+                _tap_residual(stack, module, spec, seats, signal.probe)
+    for (list_name, index), block_seat in seats.items():
+        seat(stack, module.get_submodule(f"{list_name}.{index}"), block_seat)
+
+
+def _tap_attention(
+    stack: ExitStack, module: nn.Module, spec: ModelSpec, seats: dict[tuple[str, int], BlockSeat], policy: Policy
+) -> None:
+    rules = [rule.what for rule in policy.rules if isinstance(rule.what, Attention)]
+    for kind, pattern in spec.attention.items():
+        if not any(site.covers(kind) for site in rules):
+            continue
+        for (list_name, index), block_seat in seats.items():
+            name = pattern.format(index)
+            if name.startswith(f"{list_name}.{index}."):
+                attention = module.get_submodule(name)
+                tap = Tap(attention.forward)
+                replace_attribute(stack, attention, "forward", tap)
+                block_seat.attention.append((name, kind, tap))
+
+
+def _tap_residual(
+    stack: ExitStack,
+    module: nn.Module,
+    spec: ModelSpec,
+    seats: dict[tuple[str, int], BlockSeat],
+    probe: AttentionResidual,
+) -> None:
+    list_name, after = spec.residual
+    num_blocks = sum(name == list_name for name, _ in seats)
+    index = int(probe.depth * (num_blocks - 1))
+    if seats[list_name, index].measured is None:
+        norm = module.get_submodule(f"{list_name}.{index}.{after}")
+        tap = InputTap(norm.forward)
+        replace_attribute(stack, norm, "forward", tap)
+        seats[list_name, index].measured = tap
+
+
+def check_sites(policy: Policy, spec: ModelSpec, module: nn.Module, guidance: Guidance) -> None:
+    """Raise if a rule matches nothing in the model; the message lists what there is."""
+    num_blocks = len(list(module.get_submodule(spec.blocks[0]).children()))
+    for rule in policy.rules:
+        site = rule.what
+        if isinstance(site, Attention) and (
+            not any(site.covers(kind) for kind in spec.attention)
+            or any(kind not in spec.attention for kind in site.kinds)
+        ):
+            raise ValueError(
+                f"{rule.label} matches no site of {spec.transformer}; attention kinds there: {', '.join(spec.attention)}"
+            )
+        if isinstance(site, Span) and site.start >= num_blocks:
+            raise ValueError(f"{rule.label} matches no site of {spec.transformer}: it has blocks 0 to {num_blocks - 1}")
+        if isinstance(site, Branch):
+            check_branch(rule.label, site, spec, guidance)
+
+
+def check_branch(label: str, site: Branch, spec: ModelSpec, guidance: Guidance) -> None:
+    """Raise if the unconditional output cannot be rebuilt from the conditional one here."""
+    if site.name not in guidance.order:
+        raise ValueError(f"{label} matches no site of {spec.transformer}; guidance branches: {', '.join(guidance.order)}")
+    if guidance.kind == "separate" and guidance.order[0] != "cond":
+        raise ValueError(f"{label}: needs the conditional call first, but guidance is {guidance.kind}:{guidance.order}")
+    if not spec.can_split_frequencies:
+        raise ValueError(f"{label}: the output of {spec.transformer} does not end in latent height and width")

@@ -1,0 +1,61 @@
+"""Measurements under way: sums on the device, copied to the host without stopping it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+import torch
+
+from keystep.policy import Rule
+from keystep.when import Signal
+
+
+@dataclass
+class Measurement:
+    """The sums of one signal in one model call.
+
+    The copy to the host starts at once; only reading it waits, and then only for what was queued before the copy, not
+    for the rest of the forward.
+
+    Attributes:
+        rule: whose signal it is.
+        signal: what was measured.
+        sums: (strides, 2, samples) on the host, valid after `_done`.
+    """
+
+    rule: Rule
+    signal: Signal
+    sums: torch.Tensor
+    _done: torch.cuda.Event | None = field(default=None)
+
+    @classmethod
+    def begin(
+        cls, rule: Rule, signal: Signal, value: torch.Tensor, previous: torch.Tensor | None, frames: int, samples: int
+    ) -> Measurement:
+        """Queue the reduction of `value` (rows, frames * tokens, C), rows sample-major, and its copy to the host."""
+        sums = signal.measure(value, previous, frames)
+        sums = sums.unflatten(-1, (samples, -1)).sum(-1)
+        host = sums.to("cpu", non_blocking=True)
+        done = None
+        if sums.is_cuda:
+            done = torch.cuda.Event()
+            done.record(torch.cuda.current_stream(sums.device))
+        return cls(rule, signal, host, done)
+
+    def pairs(self) -> list[list[tuple[float, float]]]:
+        """(numerator, denominator) by stride and sample; waits for the copy."""
+        if self._done is not None:
+            self._done.synchronize()
+        return [list(zip(*stride, strict=True)) for stride in self.sums.tolist()]
+
+    @staticmethod
+    def read_all(measurements: Iterable[Measurement]) -> Iterator[tuple[str, str, float]]:
+        """(rule label, signal name, value), the calls of one evaluation pooled."""
+        groups: dict[tuple[str, str], list[Measurement]] = {}
+        for measurement in measurements:
+            groups.setdefault((measurement.rule.label, measurement.signal.name), []).append(measurement)
+        for (label, name), group in groups.items():
+            strides = [measurement.pairs() for measurement in group]
+            pooled = [[pair for pairs in calls for pair in pairs] for calls in zip(*strides, strict=True)]
+            yield label, name, group[0].signal.combine(pooled)

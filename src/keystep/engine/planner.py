@@ -1,0 +1,131 @@
+"""Which rules compute and which skip: pure Python, no tensors.
+
+Plans are made evaluation by evaluation from what is really held. For the rules that follow a schedule the planner can
+also look ahead to the end of the run, which tells what has to be kept: an entry no later evaluation will use is
+neither stored nor copied.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from keystep.policy import Policy, Rule
+from keystep.what import LEAD, Branch, Span
+from keystep.when import Plan
+
+Held = Mapping[tuple[str, str], tuple[int, ...]]  # (rule label, branch) -> evaluations held, oldest first
+
+
+@dataclass(frozen=True)
+class Step:
+    """The plan of one rule for one evaluation."""
+
+    action: Plan
+    reason: str
+    is_visited: bool = True  # False inside a skipped outer site
+
+
+@dataclass(frozen=True)
+class EvaluationPlan:
+    """The plan of one evaluation: active branches and one `Step` per rule label."""
+
+    evaluation: int
+    active: tuple[str, ...]
+    steps: dict[str, Step]
+
+    def computes(self, label: str) -> bool:
+        """Whether the rule's sites are really computed."""
+        step = self.steps[label]
+        return step.is_visited and step.action == "compute"
+
+    def branches_of(self, rule: Rule) -> tuple[str, ...]:
+        """Branches whose entries the rule pushes or uses in this evaluation."""
+        return (rule.what.name,) if isinstance(rule.what, Branch) else self.active
+
+
+class Planner:
+    """Plans the evaluations of one run."""
+
+    def __init__(self, policy: Policy, branches: tuple[str, ...], num_evaluations: int) -> None:
+        self.rules = sorted(
+            (r for r in policy.rules if not isinstance(r.what, Branch) or r.what.name in branches),
+            key=lambda rule: rule.what.level,
+        )
+        self.branches = branches
+        self.num_evaluations = num_evaluations
+
+    def start(self) -> dict[str, Any]:
+        """Controller states at the begin of a run."""
+        return {rule.label: rule.when.begin(self.num_evaluations) for rule in self.rules}
+
+    def plan(self, evaluation: int, states: Mapping[str, Any], held: Held) -> EvaluationPlan:
+        """The plan of one evaluation, outer sites first."""
+        active, steps, is_inside = self.branches, {}, False
+        for rule in self.rules:
+            step = self._step(rule, evaluation, states[rule.label], held, active, is_inside)
+            steps[rule.label] = step
+            if step.action == "skip" and isinstance(rule.what, Branch):
+                active = tuple(branch for branch in active if branch != rule.what.name)
+            is_inside = is_inside or (step.action == "skip" and isinstance(rule.what, Span))
+        return EvaluationPlan(evaluation, active, steps)
+
+    def _step(
+        self, rule: Rule, evaluation: int, state: Any, held: Held, active: tuple[str, ...], is_inside: bool
+    ) -> Step:
+        if is_inside:
+            return Step("skip", "inside a skipped span", is_visited=False)
+        if evaluation > self.num_evaluations:
+            return Step("compute", "beyond the schedule")
+        action = rule.when.plan(state, evaluation)
+        if action == "compute":
+            return Step("compute", "measured" if rule.when.signals else "scheduled")
+        needed = (rule.what.name,) if isinstance(rule.what, Branch) else active
+        for branch in needed:
+            entries = held.get((rule.label, branch), ())
+            if len(entries) < rule.how.num_entries:
+                return Step("compute", f"fallback: {len(entries)} of {rule.how.num_entries} entries for {branch}")
+            if rule.max_age is not None and evaluation - entries[-1] > rule.max_age:
+                return Step("compute", f"fallback: stale, {branch} is {evaluation - entries[-1]} evaluations old")
+        return Step(action, "measured" if rule.when.signals else "scheduled")
+
+    def keeps_all(self, rule: Rule) -> bool:
+        """Whether the future of a rule is unknown: it measures, or lies inside a span that does."""
+        outer = (r for r in self.rules if isinstance(r.what, Span) and r.what.level < rule.what.level)
+        return bool(rule.when.signals) or any(r.when.signals for r in outer)
+
+    def look_ahead(
+        self, evaluation: int, states: Mapping[str, Any], held: Held
+    ) -> tuple[dict[int, EvaluationPlan], dict[tuple[str, str, int], int]]:
+        """Play the rest of the run, measuring rules computing throughout.
+
+        Returns:
+            The expected plans by evaluation, and for each entry (rule label, branch, evaluation) the last evaluation
+            that uses it.
+        """
+        held, plans, last_use = dict(held), {}, {}
+        for k in range(evaluation, self.num_evaluations + 1):
+            plans[k] = plan = self.plan(k, states, held)
+            for rule in self.rules:
+                for branch in plan.branches_of(rule):
+                    entries = held.get((rule.label, branch), ())
+                    if plan.computes(rule.label):
+                        held[rule.label, branch] = (*entries, k)[-rule.how.num_entries :]
+                    elif plan.steps[rule.label].is_visited:
+                        last_use.update({(rule.label, branch, e): k for e in entries})
+        return plans, last_use
+
+
+def count_skipped(policy: Policy, num_evaluations: int, label: str, is_guided: bool = True) -> int:
+    """How many (evaluation, branch) pairs of a scheduled policy do not compute the sites of rule `label`.
+
+    For the sites inside the model a branch that is not evaluated at all counts as skipped.
+    """
+    branches = ("uncond", LEAD) if is_guided else (LEAD,)
+    planner = Planner(policy, branches, num_evaluations)
+    plans, _ = planner.look_ahead(1, planner.start(), {})
+    (rule,) = (rule for rule in planner.rules if rule.label == label)
+    if isinstance(rule.what, Branch):
+        return sum(rule.what.name not in plan.active for plan in plans.values())
+    return sum(len(branches) - len(plan.active) * plan.computes(label) for plan in plans.values())

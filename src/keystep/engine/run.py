@@ -1,0 +1,242 @@
+"""A run is one generation: it owns the clock, the controllers' states, the histories and the trace."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from keystep.engine.history import Histories
+from keystep.engine.measure import Measurement
+from keystep.engine.planner import EvaluationPlan, Planner, Step
+from keystep.engine.trace import Decision, Row, Trace
+from keystep.how import Entry, Moment
+from keystep.policy import Policy, Rule
+from keystep.what import Attention, Branch, Guidance, Span
+from keystep.when import Always
+
+
+class Run:
+    """One generation.
+
+    Args:
+        policy: what to do.
+        guidance: layout of the branches.
+        is_guided: whether classifier-free guidance is on.
+        num_evaluations: N, how many model evaluations (not sampler steps) there will be.
+        times: the scheduler's timestep of each evaluation; may be empty.
+        trace: where to write down what happens.
+    """
+
+    def __init__(
+        self,
+        policy: Policy,
+        guidance: Guidance,
+        is_guided: bool,
+        num_evaluations: int,
+        times: Sequence[float],
+        trace: Trace,
+    ) -> None:
+        self.calls = guidance.calls(is_guided)
+        self.branches = tuple(branch for call in self.calls for branch in call)
+        self.guidance = guidance
+        self.num_evaluations = num_evaluations
+        self.trace = trace
+        self.histories = Histories()
+        self.thread = threading.get_ident()
+        self.shape: tuple[int, ...] | None = None  # of the latent, per branch
+        self.lead_output: Any = None  # the conditional output while the other branches of its evaluation are due
+        self.plan: EvaluationPlan | None = None
+        self.measurements: list[Measurement] = []
+        self._times = times
+        self._planner = Planner(policy, self.branches, num_evaluations)
+        self._rules = {rule.label: rule for rule in self._planner.rules}
+        self._states = self._planner.start()
+        self._held: dict[tuple[str, str], tuple[int, ...]] = {}
+        self._expected, self._last_use = self._planner.look_ahead(1, self._states, {})
+        self._evaluation = 0
+        self._num_calls = 0
+        self.model = ""
+        self.sites: dict[str, tuple[str, ...]] = {}  # attention module -> names of the tensors it returns
+        self._clock = time.perf_counter()
+        self._note_absent_rules(policy)
+
+    def _note_absent_rules(self, policy: Policy) -> None:
+        self.trace.notes.extend(policy.notes)
+        for rule in policy.rules:
+            if rule not in self._planner.rules:
+                self.trace.notes.append(f"guidance is off: {rule.label} stands aside")
+
+    @property
+    def now(self) -> Moment:
+        """The current evaluation."""
+        index = self._evaluation - 1
+        return Moment(self._evaluation, self._times[index] if index < len(self._times) else float("nan"))
+
+    @property
+    def is_over(self) -> bool:
+        """Whether all planned evaluations are done."""
+        return self.plan is None and self._evaluation >= self.num_evaluations
+
+    @property
+    def may_skip(self) -> bool:
+        """Whether the policy means to skip anything (a policy of `Always` does not)."""
+        return not all(isinstance(rule.when, Always) for rule in self._planner.rules) or not self._planner.rules
+
+    # ---------------------------------------------------------------- one evaluation
+
+    def open_call(self, model: str) -> tuple[str, ...]:
+        """A model call begins; the first call of an evaluation makes its plan. Returns the call's branches."""
+        if self.plan is None:
+            self._open_evaluation(model)
+        if self._num_calls >= len(self.calls):
+            layout = f"{self.guidance.kind}:{','.join(self.guidance.order)}"
+            raise RuntimeError(
+                f"guidance: the model was called {self._num_calls + 1} times in one evaluation, but the layout {layout!r} "
+                f"has {len(self.calls)} call(s) when guidance is {'on' if len(self.branches) > 1 else 'off'}; "
+                "pass guidance= to accelerate() with the layout of this pipeline"
+            )
+        branches = self.calls[self._num_calls]
+        self._num_calls += 1
+        return branches
+
+    def _open_evaluation(self, model: str) -> None:
+        self._evaluation += 1
+        self._num_calls = 0
+        if model != self.model:
+            self._change_model(model)
+        self.plan = self._planner.plan(self._evaluation, self._states, self._held)
+        if self._evaluation <= self.num_evaluations and self.plan != self._expected.get(self._evaluation):
+            self._expected, self._last_use = self._planner.look_ahead(self._evaluation, self._states, self._held)
+        for rule in self._planner.rules:
+            if self.plan.computes(rule.label):
+                self._make_room(rule)
+
+    def _change_model(self, model: str) -> None:
+        """Another expert takes over (Wan 2.2): what was computed and measured on the old one says nothing about it."""
+        if self.model:
+            self.histories.clear()
+            self._held.clear()
+            for rule in self._planner.rules:
+                state = self._states[rule.label]
+                self._states[rule.label] = rule.when.update(state, self._evaluation - 1, True, {})
+        self.model = model
+
+    def _make_room(self, rule: Rule) -> None:
+        """Drop what the push at the end of a computed evaluation replaces, before the new tensors are made."""
+        assert self.plan is not None
+        for branch in self.plan.branches_of(rule):
+            if self.keeps(rule, branch):
+                self.histories.trim_rule(rule.label, branch, rule.how.num_entries - 1)
+
+    def settle(self, rule: Rule, action: str) -> None:
+        """The answer at a probe: replaces "ask" in the plan of this evaluation, also for its later calls."""
+        assert self.plan is not None
+        steps = dict(self.plan.steps)
+        steps[rule.label] = Step("skip" if action == "skip" else "compute", "measured")
+        if action == "skip":
+            inner = [r for r in self._planner.rules if isinstance(r.what, Attention)]
+            steps.update({r.label: Step("skip", "inside a skipped span", is_visited=False) for r in inner})
+        self.plan = EvaluationPlan(self.plan.evaluation, self.plan.active, steps)
+        if action != "skip":
+            self._make_room(rule)
+
+    def ask(self, rule: Rule, measured: dict[str, float]) -> None:
+        """Let the controller decide in the middle of the forward."""
+        self.settle(rule, rule.when.decide(self._states[rule.label], self._evaluation, measured))
+
+    def close_evaluation(self) -> None:
+        """The sampler took its step: feed the controllers, write the row, drop what nobody will use."""
+        assert self.plan is not None, "closed only after a model call"
+        plan, measured = self.plan, self._read_measurements()
+        held = self._held
+        for rule in self._planner.rules:
+            if plan.steps[rule.label].is_visited:
+                self._states[rule.label] = rule.when.update(
+                    self._states[rule.label], self._evaluation, plan.computes(rule.label), measured.get(rule.label, {})
+                )
+            for branch in plan.branches_of(rule):
+                if plan.computes(rule.label) and self.keeps(rule, branch):
+                    entries = (*held.get((rule.label, branch), ()), self._evaluation)
+                    held[rule.label, branch] = entries[-rule.how.num_entries :]
+        self._drop_unused()
+        self._write_row(plan, measured)
+        self.plan, self.lead_output = None, None
+
+    def _read_measurements(self) -> dict[str, dict[str, float]]:
+        measured: dict[str, dict[str, float]] = {}
+        for label, name, value in Measurement.read_all(self.measurements):
+            measured.setdefault(label, {})[name] = value
+        self.measurements.clear()
+        return measured
+
+    def _drop_unused(self) -> None:
+        for (label, branch), entries in list(self._held.items()):
+            if self._planner.keeps_all(self._rules[label]):
+                continue
+            useful = tuple(e for e in entries if self._last_use.get((label, branch, e), 0) > self._evaluation)
+            if useful != entries:
+                # entries die oldest first, so the useful ones are the newest
+                self.histories.trim_rule(label, branch, len(useful))
+                self._held[label, branch] = useful
+
+    def _write_row(self, plan: EvaluationPlan, measured: dict[str, dict[str, float]]) -> None:
+        seconds, self._clock = time.perf_counter() - self._clock, time.perf_counter()
+        decisions = {
+            label: Decision("skip" if step.action == "skip" else "compute", step.reason)
+            for label, step in plan.steps.items()
+        }
+        signals = {name: value for values in measured.values() for name, value in values.items()}
+        self.trace.peak_cache_bytes = self.histories.peak_bytes
+        self.trace.rows.append(
+            Row(
+                evaluation=self._evaluation,
+                timestep=self.now.time,
+                model=self.model,
+                branches=plan.active,
+                decisions=decisions,
+                signals=signals,
+                cache_bytes=self.histories.num_bytes,
+                seconds=seconds,
+            )
+        )
+
+    # ---------------------------------------------------------------- rules and histories
+
+    def rule_on(self, site: type[Attention] | type[Span] | type[Branch], kind: str = "") -> Rule | None:
+        """The active rule on a kind of site."""
+        for rule in self._planner.rules:
+            if isinstance(rule.what, site) and (not isinstance(rule.what, Attention) or rule.what.covers(kind)):
+                return rule
+        return None
+
+    def step_of(self, rule: Rule) -> Step:
+        """What the current plan says of a rule."""
+        assert self.plan is not None
+        return self.plan.steps[rule.label]
+
+    def keeps(self, rule: Rule, branch: str) -> bool:
+        """Whether an entry computed now will be used."""
+        return self._planner.keeps_all(rule) or (rule.label, branch, self._evaluation) in self._last_use
+
+    def push(self, rule: Rule, site: str, branch: str, delta: torch.Tensor) -> None:
+        """Store a computed delta (already a tensor of its own, not a view of something larger)."""
+        entry = Entry(self.now, rule.how.keep(delta.detach()))
+        self.histories.push((rule.label, site, branch), entry, rule.how.num_entries)
+
+    def predict(self, rule: Rule, site: str, branch: str) -> torch.Tensor:
+        """The predicted delta of a site for one branch."""
+        return rule.how.predict(self.histories.get((rule.label, site, branch)), self.now)
+
+    def check_shape(self, shape: tuple[int, ...]) -> None:
+        """Raise if the latent changed its shape in mid-run: histories would not fit."""
+        if self.shape is None:
+            self.shape = shape
+        if shape != self.shape:
+            raise ValueError(
+                f"latent: the shape changed inside a run from {self.shape} to {shape} (per branch); "
+                "a generation keeps one shape, start a new one with scheduler.set_timesteps"
+            )

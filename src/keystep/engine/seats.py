@@ -1,0 +1,182 @@
+"""Seats: what sits in front of a module while a policy is attached.
+
+`ModelSeat`, `BlockSeat` and `ExitSeat` take the place of the module's call, outside anything `torch.compile` may have
+made of it; `Tap` and `InputTap` take the place of a `forward` inside a block, and are plain enough to be compiled with
+it: they look at one flag and one tensor.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from keystep.engine.call import Call
+from keystep.engine.outputs import sample_of, with_sample
+from keystep.engine.run import Run
+from keystep.what import LEAD, Branch
+from keystep.what.branch import rows_of, select_branches
+
+if TYPE_CHECKING:
+    from keystep.engine.session import Session
+    from keystep.models.spec import ModelSpec
+
+
+class ModelSeat:
+    """In front of a transformer: opens calls, drops the rows that are not needed, fills in skipped branches."""
+
+    def __init__(self, session: Session, name: str, module: torch.nn.Module, spec: ModelSpec) -> None:
+        self.session = session
+        self.name = name
+        self.spec = spec
+        self.module = module
+        self.signature = inspect.signature(module.forward)
+        self.call_next: Callable[..., Any] = module._call_impl
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Evaluate the model, or what the plan leaves of it."""
+        arguments = self.signature.bind_partial(*args, **kwargs).arguments
+        run = self.session.run_for_call(arguments)
+        if run is None:
+            return self.call_next(*args, **kwargs)
+        try:
+            return self._evaluate(run, arguments, args, kwargs)
+        except BaseException:
+            self.session.abort()
+            raise
+
+    def _evaluate(self, run: Run, arguments: dict[str, Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        branches = run.open_call(self.name)
+        assert run.plan is not None
+        active = tuple(branch for branch in branches if branch in run.plan.active)
+        latent = arguments[self.spec.rows[0]]
+        run.check_shape((latent.shape[0] // len(branches), *latent.shape[1:]))
+        if not active:
+            return with_sample(run.lead_output, self._predict(run, branches[0], sample_of(run.lead_output)))
+        if active != branches:
+            arguments = select_branches(arguments, self.spec.rows, branches, active)
+            args, kwargs = (), {k: v for k, v in arguments.items() if k not in ("args", "kwargs")}
+        self.session.call = Call(run, self.spec, self.module, active, arguments[self.spec.rows[0]])
+        try:
+            output = self.call_next(*args, **kwargs)
+        finally:
+            self.session.call = None
+        return self._complete(run, output, branches, active)
+
+    def _complete(self, run: Run, output: Any, branches: tuple[str, ...], active: tuple[str, ...]) -> Any:
+        """Store the difference between the branches, or fill in the rows of a skipped one."""
+        rule = run.rule_on(Branch)
+        if rule is None:
+            return output
+        assert isinstance(rule.what, Branch)
+        follower, sample = rule.what.name, sample_of(output)
+        if LEAD in active:
+            run.lead_output = output
+            lead = rows_of(sample, LEAD, active)
+        else:
+            lead = sample_of(run.lead_output)
+        if follower in active and run.keeps(rule, follower):
+            # detached from the output's storage: float32 keeps small differences of half-precision outputs
+            run.push(rule, self.name, follower, rows_of(sample, follower, active).float() - lead.float())
+        if active == branches:
+            return output
+        parts = {LEAD: lead, follower: self._predict(run, follower, lead)}
+        return with_sample(output, torch.cat([parts[branch] for branch in branches]))
+
+    def _predict(self, run: Run, branch: str, lead: torch.Tensor) -> torch.Tensor:
+        rule = run.rule_on(Branch)
+        assert rule is not None
+        return (lead.float() + run.predict(rule, self.name, branch)).to(lead.dtype)
+
+
+class BlockSeat:
+    """In front of a transformer block: passes its streams through inside a skipped span, else sets its taps.
+
+    Attributes:
+        list_name, index: which block this is.
+        attention: (site name, kind, tap) of the attention modules inside.
+        measured: the tap behind the attention residual, if this block is measured.
+    """
+
+    def __init__(self, session: Session, module: torch.nn.Module, spec: ModelSpec, list_name: str, index: int) -> None:
+        self.session = session
+        self.spec = spec
+        self.list_name = list_name
+        self.index = index
+        self.attention: list[tuple[str, str, Tap]] = []
+        self.measured: InputTap | None = None
+        self.positions = [list(inspect.signature(module.forward).parameters).index(name) for name in spec.streams]
+        self.call_next: Callable[..., Any] = module._call_impl
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the block, or hand its streams on."""
+        call = self.session.call
+        if call is None:
+            return self.call_next(*args, **kwargs)
+        streams = tuple(
+            args[position] if position < len(args) else kwargs[name]
+            for name, position in zip(self.spec.streams, self.positions, strict=True)
+        )
+        if self.list_name == self.spec.blocks[0]:
+            call.enter_block(self.index, streams[0])
+        if call.is_skipping:
+            return streams if len(streams) > 1 else streams[0]
+        for site, kind, tap in self.attention:
+            call.prepare_attention(site, kind, tap)
+        output = self.call_next(*args, **kwargs)
+        for site, kind, tap in self.attention:
+            call.collect_attention(site, kind, tap)
+        if self.measured is not None:
+            call.measure_attention(self.measured.take(), streams[0])
+        return output
+
+
+class ExitSeat:
+    """In front of the module after the last block: replaces the hidden state of a skipped span."""
+
+    def __init__(self, session: Session, module: torch.nn.Module) -> None:
+        self.session = session
+        self.call_next: Callable[..., Any] = module._call_impl
+
+    def __call__(self, hidden: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+        """Leave the span, then run the module."""
+        call = self.session.call
+        return self.call_next(hidden if call is None else call.leave_span(hidden), *args, **kwargs)
+
+
+class Tap:
+    """In place of an attention module's `forward`: hands out a prediction, or shows what was computed."""
+
+    def __init__(self, forward: Callable[..., Any]) -> None:
+        self.forward = forward
+        self.should_skip = False
+        self.value: Any = None
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """The attention output, computed or predicted."""
+        if self.should_skip:
+            return self.value
+        self.value = self.forward(*args, **kwargs)
+        return self.value
+
+
+class InputTap:
+    """In place of a module's `forward`: shows its first argument."""
+
+    def __init__(self, forward: Callable[..., Any]) -> None:
+        self.forward = forward
+        self.value: torch.Tensor | None = None
+
+    def __call__(self, hidden: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+        """The module's output."""
+        self.value = hidden
+        return self.forward(hidden, *args, **kwargs)
+
+    def take(self) -> torch.Tensor:
+        """The argument of the last call, no longer held here."""
+        value, self.value = self.value, None
+        assert value is not None, "taken after the block ran"
+        return value
+

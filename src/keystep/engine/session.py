@@ -1,0 +1,238 @@
+"""A session: a policy attached to a pipeline. It outlives generations; each generation gets a `Run` of its own."""
+
+from __future__ import annotations
+
+import functools
+import threading
+import warnings
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any, Protocol
+
+from torch import nn
+
+from keystep.engine.attach import CALL, attach_model, check_free, check_sites, replace_attribute
+from keystep.engine.call import Call
+from keystep.engine.clock import first_index, is_guided, timesteps_of
+from keystep.engine.run import Run
+from keystep.engine.seats import ModelSeat
+from keystep.engine.summary import summarize
+from keystep.engine.trace import Trace
+from keystep.models.registry import find_spec
+from keystep.models.spec import ModelSpec
+from keystep.policy import Policy
+from keystep.what import Guidance
+
+OUTLINE_EVALUATIONS = 50  # a policy's sites do not depend on the length of a run; this one is used to look at them
+NUM_TRACES = 64  # traces kept for long-lived pipelines
+
+
+class KeystepWarning(UserWarning):
+    """Something keystep was asked for did not happen, and the result is right all the same."""
+
+
+class Method(Protocol):
+    """Anything that makes a policy for a model and a number of evaluations."""
+
+    def policy(self, model: str, num_evaluations: int) -> Policy:
+        """The policy."""
+        ...
+
+
+class Session:
+    """A policy attached to a pipeline or a bare transformer.
+
+    Attributes:
+        traces: what the last generations did, oldest first.
+    """
+
+    def __init__(self, target: Any, method: Method, spec: ModelSpec | None, guidance: str | Guidance | None) -> None:
+        self.models = find_transformers(target)
+        self.spec = spec or find_spec(next(iter(self.models.values())), target)
+        self.guidance = Guidance.parse(guidance or self.spec.guidance)
+        self.method = method
+        self.outline = method.policy(self.spec.name, OUTLINE_EVALUATIONS)
+        if not self.outline.rules:
+            raise ValueError(f"policy {self.outline.name!r}: it has no rules, so nothing would be skipped")
+        self.traces: deque[Trace] = deque(maxlen=NUM_TRACES)
+        self.run: Run | None = None
+        self.call: Call | None = None
+        self._target = target
+        self._scheduler = None if isinstance(target, nn.Module) else getattr(target, "scheduler", None)
+        self._is_due = False  # set_timesteps was seen, the first evaluation not yet
+        self._has_warned_beyond = False
+        self._stack = ExitStack()
+
+    # ---------------------------------------------------------------- attaching
+
+    def attach(self) -> None:
+        """Check everything, then put seats and taps in place; on any error nothing stays attached."""
+        for name, module in self.models.items():
+            check_free(name, module)
+            check_sites(self.outline, self.spec, module, self.guidance)
+        with ExitStack() as stack:
+            if self._scheduler is not None:
+                self._follow(stack, self._scheduler)
+            for name, module in self.models.items():
+                attach_model(stack, self, name, module, self.spec)
+            self._stack = stack.pop_all()
+
+    def close(self) -> None:
+        """Drop a generation under way and restore the pipeline."""
+        self.abort()
+        self._stack.close()
+
+    def _follow(self, stack: ExitStack, scheduler: Any) -> None:
+        for name in ("set_timesteps", "step"):
+            if not callable(getattr(scheduler, name, None)):
+                raise ValueError(
+                    f"scheduler: {type(scheduler).__name__} has no {name}(), so its steps cannot be followed; "
+                    "accelerate the transformer and call begin() and step() of the session yourself"
+                )
+        set_timesteps, step = scheduler.set_timesteps, scheduler.step
+
+        @functools.wraps(set_timesteps)
+        def begin_generation(*args: Any, **kwargs: Any) -> Any:
+            self.abort()
+            result = set_timesteps(*args, **kwargs)
+            self._is_due = True
+            return result
+
+        @functools.wraps(step)
+        def end_evaluation(*args: Any, **kwargs: Any) -> Any:
+            result = step(*args, **kwargs)
+            self.step()
+            return result
+
+        replace_attribute(stack, scheduler, "set_timesteps", begin_generation)
+        replace_attribute(stack, scheduler, "step", end_evaluation)
+
+    # ---------------------------------------------------------------- the clock
+
+    def begin(self, num_evaluations: int, guided: bool = True, times: Sequence[float] = ()) -> None:
+        """Begin a generation by hand, where no scheduler does it.
+
+        Args:
+            num_evaluations: N, model evaluations there will be (all branches of one noise level are one evaluation).
+            guided: whether classifier-free guidance is on.
+            times: the timestep of each evaluation; needed by predictors that weigh by spacing.
+        """
+        if num_evaluations < 1:
+            raise ValueError(f"num_evaluations: given {num_evaluations}, allowed: 1 or more")
+        self.abort()
+        policy = self.method.policy(self.spec.name, num_evaluations)
+        trace = Trace(policy.name, self.spec.name, num_evaluations, guided)
+        self.run = Run(policy, self.guidance, guided, num_evaluations, times, trace)
+        self.traces.append(trace)
+        self._is_due, self._has_warned_beyond = False, False
+
+    def step(self) -> None:
+        """End an evaluation: what `scheduler.step` does for a pipeline. Without a model call since the last: nothing."""
+        if self.run is None or self.run.plan is None:
+            return
+        self.run.close_evaluation()
+        if self.run.is_over:
+            self._finish(self.run)
+
+    def _finish(self, run: Run) -> None:
+        run.trace.is_complete = True
+        run.histories.clear()
+        self.run = None
+        if not any(row.skipped for row in run.trace.rows) and run.may_skip:
+            run.trace.notes.append(f"nothing was skipped in {run.num_evaluations} evaluations")
+            warnings.warn(
+                f"{run.trace.method}: nothing was skipped in {run.num_evaluations} evaluations ("
+                f"{'; '.join(run.trace.notes)}); the video is the plain one",
+                KeystepWarning,
+                stacklevel=2,
+            )
+
+    def abort(self) -> None:
+        """Forget a generation that did not come to its end; its trace stays, marked incomplete."""
+        self.call = None
+        if self.run is not None:
+            self.run.histories.clear()
+            self.run = None
+
+    def run_for_call(self, arguments: Mapping[str, Any]) -> Run | None:
+        """The run a model call belongs to; None for calls after the last planned evaluation.
+
+        Raises:
+            RuntimeError: no generation has begun, the scheduler was replaced, or another thread is generating.
+        """
+        if self._scheduler is not None and self._target.scheduler is not self._scheduler:
+            raise RuntimeError(
+                "scheduler: pipe.scheduler was replaced after keystep attached, so its steps cannot be followed; "
+                "set the scheduler first, then call keystep.accelerate() or keystep.enable()"
+            )
+        if self._is_due:
+            self._begin_from_scheduler(arguments)
+        if self.run is None:
+            return self._outside_run()
+        if self.run.thread != threading.get_ident():
+            raise RuntimeError("pipeline: another thread is generating with it; use one pipeline per thread")
+        return self.run
+
+    def _begin_from_scheduler(self, arguments: Mapping[str, Any]) -> None:
+        times = timesteps_of(self._scheduler)
+        first = first_index(times, arguments.get("timestep"), self._scheduler)
+        self.begin(len(times) - first, is_guided(self._target), times[first:])
+
+    def _outside_run(self) -> None:
+        if not self.traces or not self.traces[-1].is_complete:
+            raise RuntimeError(
+                "the model was called, but no generation has begun: the pipeline did not call "
+                "pipe.scheduler.set_timesteps() (or the last generation broke off); without a pipeline, call "
+                "begin(num_evaluations) before and step() after each evaluation"
+            )
+        if not self._has_warned_beyond:
+            self._has_warned_beyond = True
+            text = "the model was called again after the last evaluation of the generation; computed in full"
+            warnings.warn(text, KeystepWarning, stacklevel=4)
+
+    # ---------------------------------------------------------------- what happened
+
+    @property
+    def trace(self) -> Trace | None:
+        """What the last generation did."""
+        return self.traces[-1] if self.traces else None
+
+    def summary(self) -> str:
+        """Key steps, skipped work, bytes held and time of the last generation, in words."""
+        return "no generation yet" if self.trace is None else summarize(self.trace)
+
+
+def find_transformers(target: Any) -> dict[str, nn.Module]:
+    """The transformers of a pipeline by attribute name, or a bare one.
+
+    Raises:
+        ValueError: if there is none.
+    """
+    if isinstance(target, nn.Module):
+        return {"transformer": target}
+    names = ("transformer", "transformer_2")
+    found = {name: getattr(target, name, None) for name in names}
+    models = {name: module for name, module in found.items() if isinstance(module, nn.Module)}
+    if not models:
+        raise ValueError(f"pipe: {type(target).__name__} has no transformer to accelerate (looked for {', '.join(names)})")
+    return models
+
+
+@contextmanager
+def attached(session: Session) -> Iterator[Session]:
+    """Attach for the length of a `with` block."""
+    session.attach()
+    try:
+        yield session
+    finally:
+        session.close()
+
+
+def session_of(target: Any) -> Session | None:
+    """The session attached to a pipeline or transformer, if there is one."""
+    for module in find_transformers(target).values():
+        occupant = vars(module).get(CALL)
+        if isinstance(occupant, ModelSeat):
+            return occupant.session
+    return None

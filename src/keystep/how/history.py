@@ -1,0 +1,50 @@
+"""What a predictor may look at: computed deltas, each with the moment it was computed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+
+
+@dataclass(frozen=True)
+class Moment:
+    """A point of the run.
+
+    Attributes:
+        evaluation: 1-based index of the model evaluation.
+        time: the scheduler's timestep at that evaluation (its own units; decreasing over a run).
+    """
+
+    evaluation: int
+    time: float
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One computed delta (or what the predictor keeps of it) and when it was computed."""
+
+    moment: Moment
+    values: tuple[torch.Tensor, ...]
+
+
+class Predictor(Protocol):
+    """HOW a skipped value is filled in: a pure function of the history.
+
+    `num_entries` is the number of computed deltas it needs (newest last in `history`).
+    """
+
+    @property
+    def num_entries(self) -> int:
+        """Computed deltas needed before the first prediction."""
+        ...
+
+    def keep(self, delta: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """What to store of a computed delta."""
+        ...
+
+    def predict(self, history: Sequence[Entry], now: Moment) -> torch.Tensor:
+        """The delta at `now`; same shape, dtype and device as a computed one. Never changes `history`."""
+        ...

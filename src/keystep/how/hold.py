@@ -1,0 +1,26 @@
+"""`Hold`: the newest computed delta, unchanged."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from keystep.how.history import Entry, Moment
+
+
+@dataclass(frozen=True)
+class Hold:
+    """Reuse the newest computed delta; exact where features stand still."""
+
+    num_entries: int = 1
+
+    def keep(self, delta: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Store the delta itself."""
+        return (delta,)
+
+    def predict(self, history: Sequence[Entry], now: Moment) -> torch.Tensor:
+        """The newest entry."""
+        del now
+        return history[-1].values[0]

@@ -1,0 +1,57 @@
+"""Methods by name, and their options checked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from keystep.errors import unknown
+from keystep.methods.adacache import AdaCache
+from keystep.methods.fastercache import FasterCache
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A method under a name: its class and the options the name implies."""
+
+    cls: type[AdaCache] | type[FasterCache]
+    options: dict[str, Any]
+
+
+METHODS: dict[str, Entry] = {
+    "fastercache": Entry(FasterCache, {}),
+    "adacache": Entry(AdaCache, {}),
+    "adacache+moreg": Entry(AdaCache, {"moreg": True}),
+}
+
+
+def build(name: str, **options: Any) -> AdaCache | FasterCache:
+    """A method by name, its options checked for names, types and ranges.
+
+    Options may be strings where they come from a command line (`"5"` for 5, `"false"` for False).
+
+    Raises:
+        ValueError: unknown method or option (with near misses), or a value that is not allowed.
+    """
+    if name not in METHODS:
+        raise unknown("method", name, METHODS)
+    entry = METHODS[name]
+    known = [field.name for field in fields(entry.cls)]
+    for option in options:
+        if option not in known:
+            raise unknown(f"option of {name}", option, known)
+    try:
+        return TypeAdapter(entry.cls).validate_python(entry.options | options)
+    except ValidationError as error:
+        raise ValueError(_explain(name, error)) from None
+
+
+def _explain(name: str, error: ValidationError) -> str:
+    """The first complaint, in one line."""
+    problem = error.errors()[0]
+    if problem["type"] == "value_error":
+        return str(problem["ctx"]["error"])
+    where = ".".join([name, *(str(part) for part in problem["loc"][:1])])
+    return f"{where}: given {problem['input']!r}, allowed: {problem['msg']}"

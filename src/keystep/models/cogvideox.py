@@ -1,0 +1,16 @@
+"""CogVideoX 2B, 5B and 1.5 (arXiv 2408.06072): joint attention over text and video, guidance in one batch."""
+
+from keystep.models.spec import ModelSpec
+
+COGVIDEOX = ModelSpec(
+    name="cogvideox",
+    transformer="CogVideoXTransformer3DModel",
+    blocks=("transformer_blocks",),
+    streams=("hidden_states", "encoder_hidden_states"),
+    exit="norm_final",
+    attention={"joint": "transformer_blocks.{}.attn1"},
+    residual=("transformer_blocks", "norm2"),
+    rows=("hidden_states", "encoder_hidden_states", "timestep", "timestep_cond", "ofs"),
+    guidance="batched:uncond,cond",
+    latent="BTCHW",
+)

@@ -1,0 +1,35 @@
+"""The models keystep knows. A new model is one spec file and one line here."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from torch import nn
+
+from keystep.errors import unknown
+from keystep.models.cogvideox import COGVIDEOX
+from keystep.models.latte import LATTE
+from keystep.models.spec import ModelSpec
+from keystep.models.wan import WAN
+
+SPECS: dict[str, ModelSpec] = {
+    spec.name: spec for spec in (LATTE, COGVIDEOX, WAN, replace(LATTE, name="toy", pipeline="ToyPipeline"))
+}
+
+
+def find_spec(module: nn.Module, pipeline: object) -> ModelSpec:
+    """The spec for a transformer in a pipeline: one made for the pipeline's class wins.
+
+    Raises:
+        ValueError: if the class of the transformer is unknown; says which are known and what to do.
+    """
+    classes = {cls.__name__ for cls in type(module).__mro__}
+    pipelines = {cls.__name__ for cls in type(pipeline).__mro__}
+    fitting = [spec for spec in SPECS.values() if spec.transformer in classes and spec.pipeline in (*pipelines, "")]
+    if not fitting:
+        known = {spec.transformer for spec in SPECS.values()}
+        raise ValueError(
+            f"{unknown('transformer class', type(module).__name__, known)}. "
+            "Describe it with a keystep.ModelSpec and pass spec=: docs/extending.md shows how"
+        )
+    return max(fitting, key=lambda spec: len(spec.pipeline))

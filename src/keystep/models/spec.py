@@ -1,0 +1,55 @@
+"""Model specs: where a model's sites are and how its pipelines lay out guidance. Data, a dozen lines each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from keystep.errors import require
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """What the engine has to know about a transformer class. Module names are relative to the transformer.
+
+    Attributes:
+        name: key of the model in preset tables.
+        transformer: class name of the denoiser.
+        blocks: names of the block lists, in the order in which blocks of one index run.
+        streams: arguments of a block that it returns, in order; a skipped block passes them through.
+        exit: the module called right after the last block, with the hidden state as its first argument.
+        attention: kind -> pattern of the attention modules, `{}` standing for the block index.
+        residual: (block list, module called right after the attention residual was added) of the measured block.
+        rows: arguments of the transformer whose dimension 0 carries the guidance branches, branch-major.
+        guidance: layout of guidance in this model's pipelines, see `Guidance.parse`.
+        latent: axes of the latent argument, e.g. `"BCTHW"`; its first row argument is the latent.
+        can_split_frequencies: whether the last two axes of the output are latent height and width.
+        pipeline: class name of the only pipeline this spec is for; empty = any.
+    """
+
+    name: str
+    transformer: str
+    blocks: tuple[str, ...]
+    streams: tuple[str, ...]
+    exit: str
+    attention: dict[str, str]
+    residual: tuple[str, str]
+    rows: tuple[str, ...]
+    guidance: str
+    latent: str = "BCTHW"
+    can_split_frequencies: bool = True
+    pipeline: str = ""
+
+    def __post_init__(self) -> None:
+        require(set(self.latent) == set("BCTHW"), "ModelSpec.latent", self.latent, "an order of B, C, T, H, W")
+
+    def count_frames(self, module: nn.Module, latent: torch.Tensor) -> int:
+        """Latent frames after temporal patching, from the latent argument and the module's config."""
+        config = getattr(module, "config", {})
+        patch = config.get("patch_size_t")
+        if patch is None:
+            spatial = config.get("patch_size", 1)
+            patch = spatial[0] if isinstance(spatial, (tuple, list)) else 1
+        return -(-latent.shape[self.latent.index("T")] // patch)

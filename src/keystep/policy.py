@@ -1,0 +1,79 @@
+"""A policy is a tuple of rules; a rule says WHAT is skipped, WHEN it is recomputed and HOW it is filled in."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import combinations
+
+from keystep.errors import require
+from keystep.how import Predictor
+from keystep.what import Attention, AttentionResidual, Branch, PrefixResidual, Site, Span
+from keystep.when import Controller
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One thing that is skipped.
+
+    Attributes:
+        what: the site.
+        when: the controller that decides per evaluation.
+        how: the predictor that fills in skipped values.
+        max_age: a skip needs, for every active branch, an entry computed at most this many evaluations ago; else the
+            evaluation is computed and the trace says so. None = any age.
+    """
+
+    what: Site
+    when: Controller
+    how: Predictor
+    max_age: int | None = None
+
+    def __post_init__(self) -> None:
+        require(self.max_age is None or self.max_age >= 1, "Rule.max_age", self.max_age, "None or evaluations >= 1")
+        for signal in self.when.signals:
+            if isinstance(self.what, Branch):
+                raise ValueError(f"Rule on {self.label}: its controller measures inside the model; use a schedule")
+            is_before_span = isinstance(self.what, Span) and isinstance(signal.probe, PrefixResidual)
+            if self.when.asks and not is_before_span:
+                raise ValueError(f"Rule on {self.label}: a controller that asks needs a Span and a PrefixResidual probe")
+            if isinstance(signal.probe, AttentionResidual) and isinstance(self.what, Attention):
+                raise ValueError(f"Rule on {self.label}: an attention residual cannot steer the attention it measures")
+
+    @property
+    def label(self) -> str:
+        """Name of this rule in traces and tables."""
+        return self.what.label
+
+
+@dataclass(frozen=True)
+class Policy:
+    """What to skip, when, and how: an immutable description that serves any number of generations.
+
+    Attributes:
+        rules: at most one rule for each site.
+        name: shown in traces and tables.
+        notes: remarks for the trace, e.g. what was switched off for this length of run.
+
+    Raises:
+        ValueError: two rules on one site.
+    """
+
+    rules: tuple[Rule, ...] = ()
+    name: str = "custom"
+    notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for one, other in combinations(self.rules, 2):
+            if _overlap(one.what, other.what):
+                raise ValueError(f"Policy {self.name!r}: two rules on one site: {one.label} and {other.label}")
+
+    def policy(self, model: str, num_evaluations: int) -> Policy:
+        """A policy is its own method: the same for every model and length of run."""
+        del model, num_evaluations
+        return self
+
+
+def _overlap(one: Site, other: Site) -> bool:
+    if isinstance(one, Attention) and isinstance(other, Attention):
+        return not one.kinds or not other.kinds or bool(set(one.kinds) & set(other.kinds))
+    return type(one) is type(other)
