@@ -1,18 +1,25 @@
 """keystep: compute the key steps, reuse the rest.
 
-    import keystep
+import keystep
 
-    with keystep.accelerate(pipe, "fastercache") as run:
-        video = pipe("a red circle moving left").frames
-    print(run.summary())
+with keystep.accelerate(pipe, "fastercache") as run:
+    video = pipe("a red circle moving left").frames
+print(run.summary())
 """
 
-from keystep.api import accelerate, disable, enable, load
-from keystep.engine.session import KeystepWarning, Session
-from keystep.engine.trace import Trace
-from keystep.methods import AdaCache, FasterCache, MoReg
-from keystep.models.spec import ModelSpec
-from keystep.policy import Policy, Rule
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from keystep.api import accelerate, disable, enable, load
+    from keystep.engine.session import KeystepWarning, Session
+    from keystep.engine.trace import Trace
+    from keystep.methods.adacache import AdaCache, MoReg
+    from keystep.methods.fastercache import FasterCache
+    from keystep.models.spec import ModelSpec
+    from keystep.policy import Policy, Rule
 
 __version__ = "0.1.0"
 
@@ -20,8 +27,8 @@ __all__ = [
     "AdaCache",
     "FasterCache",
     "KeystepWarning",
-    "ModelSpec",
     "MoReg",
+    "ModelSpec",
     "Policy",
     "Rule",
     "Session",
@@ -31,3 +38,21 @@ __all__ = [
     "enable",
     "load",
 ]
+
+_HOMES = {
+    "keystep.api": ("accelerate", "disable", "enable", "load"),
+    "keystep.engine.session": ("KeystepWarning", "Session"),
+    "keystep.engine.trace": ("Trace",),
+    "keystep.methods.adacache": ("AdaCache", "MoReg"),
+    "keystep.methods.fastercache": ("FasterCache",),
+    "keystep.models.spec": ("ModelSpec",),
+    "keystep.policy": ("Policy", "Rule"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used, so that `keystep --help` does not wait for torch."""
+    for home, names in _HOMES.items():
+        if name in names:
+            return getattr(importlib.import_module(home), name)
+    raise AttributeError(f"module 'keystep' has no attribute {name!r}")

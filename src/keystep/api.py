@@ -88,7 +88,7 @@ def load(model: str, *, device: str = "cpu", dtype: Any = None) -> Any:
         from keystep.models.toy import load_toy
 
         return load_toy(device=device, dtype=dtype or torch.float32)
-    from diffusers import DiffusionPipeline
+    from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 
     options = {} if dtype is None else {"torch_dtype": dtype}
     return DiffusionPipeline.from_pretrained(model, use_safetensors=True, **options).to(device)
@@ -98,5 +98,7 @@ def _method(method: str | Method, options: dict[str, Any]) -> Method:
     if isinstance(method, str):
         return build(method, **options)
     if options:
-        raise ValueError(f"options {sorted(options)}: allowed only with a method's name; this one is an object: {method!r}")
+        raise ValueError(
+            f"options {sorted(options)}: allowed only with a method's name; this one is an object: {method!r}"
+        )
     return method

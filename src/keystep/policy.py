@@ -29,15 +29,26 @@ class Rule:
     max_age: int | None = None
 
     def __post_init__(self) -> None:
-        require(self.max_age is None or self.max_age >= 1, "Rule.max_age", self.max_age, "None or evaluations >= 1")
+        require(
+            self.max_age is None or self.max_age >= 1,
+            "Rule.max_age",
+            self.max_age,
+            "None or evaluations >= 1",
+        )
         for signal in self.when.signals:
             if isinstance(self.what, Branch):
-                raise ValueError(f"Rule on {self.label}: its controller measures inside the model; use a schedule")
+                raise ValueError(
+                    f"Rule on {self.label}: its controller measures inside the model; use a schedule"
+                )
             is_before_span = isinstance(self.what, Span) and isinstance(signal.probe, PrefixResidual)
             if self.when.asks and not is_before_span:
-                raise ValueError(f"Rule on {self.label}: a controller that asks needs a Span and a PrefixResidual probe")
+                raise ValueError(
+                    f"Rule on {self.label}: a controller that asks needs a Span and a PrefixResidual probe"
+                )
             if isinstance(signal.probe, AttentionResidual) and isinstance(self.what, Attention):
-                raise ValueError(f"Rule on {self.label}: an attention residual cannot steer the attention it measures")
+                raise ValueError(
+                    f"Rule on {self.label}: an attention residual cannot steer the attention it measures"
+                )
 
     @property
     def label(self) -> str:
@@ -65,7 +76,9 @@ class Policy:
     def __post_init__(self) -> None:
         for one, other in combinations(self.rules, 2):
             if _overlap(one.what, other.what):
-                raise ValueError(f"Policy {self.name!r}: two rules on one site: {one.label} and {other.label}")
+                raise ValueError(
+                    f"Policy {self.name!r}: two rules on one site: {one.label} and {other.label}"
+                )
 
     def policy(self, model: str, num_evaluations: int) -> Policy:
         """A policy is its own method: the same for every model and length of run."""

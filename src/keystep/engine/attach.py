@@ -82,7 +82,11 @@ def attach_model(stack: ExitStack, session: Session, name: str, module: nn.Modul
 
 
 def _tap_attention(
-    stack: ExitStack, module: nn.Module, spec: ModelSpec, seats: dict[tuple[str, int], BlockSeat], policy: Policy
+    stack: ExitStack,
+    module: nn.Module,
+    spec: ModelSpec,
+    seats: dict[tuple[str, int], BlockSeat],
+    policy: Policy,
 ) -> None:
     rules = [rule.what for rule in policy.rules if isinstance(rule.what, Attention)]
     for kind, pattern in spec.attention.items():
@@ -127,7 +131,9 @@ def check_sites(policy: Policy, spec: ModelSpec, module: nn.Module, guidance: Gu
                 f"{rule.label} matches no site of {spec.transformer}; attention kinds there: {', '.join(spec.attention)}"
             )
         if isinstance(site, Span) and site.start >= num_blocks:
-            raise ValueError(f"{rule.label} matches no site of {spec.transformer}: it has blocks 0 to {num_blocks - 1}")
+            raise ValueError(
+                f"{rule.label} matches no site of {spec.transformer}: it has blocks 0 to {num_blocks - 1}"
+            )
         if isinstance(site, Branch):
             check_branch(rule.label, site, spec, guidance)
 
@@ -135,8 +141,12 @@ def check_sites(policy: Policy, spec: ModelSpec, module: nn.Module, guidance: Gu
 def check_branch(label: str, site: Branch, spec: ModelSpec, guidance: Guidance) -> None:
     """Raise if the unconditional output cannot be rebuilt from the conditional one here."""
     if site.name not in guidance.order:
-        raise ValueError(f"{label} matches no site of {spec.transformer}; guidance branches: {', '.join(guidance.order)}")
+        raise ValueError(
+            f"{label} matches no site of {spec.transformer}; guidance branches: {', '.join(guidance.order)}"
+        )
     if guidance.kind == "separate" and guidance.order[0] != "cond":
-        raise ValueError(f"{label}: needs the conditional call first, but guidance is {guidance.kind}:{guidance.order}")
+        raise ValueError(
+            f"{label}: needs the conditional call first, but guidance is {guidance.kind}:{guidance.order}"
+        )
     if not spec.can_split_frequencies:
         raise ValueError(f"{label}: the output of {spec.transformer} does not end in latent height and width")

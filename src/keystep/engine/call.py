@@ -47,7 +47,12 @@ class Call:
     """
 
     def __init__(
-        self, run: Run, spec: ModelSpec, module: torch.nn.Module, active: tuple[str, ...], latent: torch.Tensor
+        self,
+        run: Run,
+        spec: ModelSpec,
+        module: torch.nn.Module,
+        active: tuple[str, ...],
+        latent: torch.Tensor,
     ) -> None:
         self.run = run
         self.active = active
@@ -104,7 +109,8 @@ class Call:
             return hidden
         self.is_skipping = False
         parts = [
-            rows_of(entry, branch, self.active) + self.run.predict(self._span, "span", branch) for branch in self.active
+            rows_of(entry, branch, self.active) + self.run.predict(self._span, "span", branch)
+            for branch in self.active
         ]
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
@@ -131,7 +137,9 @@ class Call:
         if rule is None or tap.should_skip:
             return
         values = value if isinstance(value, tuple) else (value,)
-        names = (site,) if isinstance(value, torch.Tensor) else tuple(f"{site}:{i}" for i in range(len(values)))
+        names = (
+            (site,) if isinstance(value, torch.Tensor) else tuple(f"{site}:{i}" for i in range(len(values)))
+        )
         self.run.sites[site] = names
         for name, part in zip(names, values, strict=True):
             self._push_rows(rule, name, part)
@@ -151,11 +159,17 @@ class Call:
         if self._span is None:
             return
         for rows in ("lead", "all"):
-            signals = [s for s in self._span.when.signals if isinstance(s.probe, AttentionResidual) and s.over == rows]
+            signals = [
+                s
+                for s in self._span.when.signals
+                if isinstance(s.probe, AttentionResidual) and s.over == rows
+            ]
             if signals and (rows == "all" or LEAD in self.active):
                 self._remember(self._probe(self._span, signals, after, before, rows))
 
-    def _probe(self, span: Rule, signals: list[Signal], after: torch.Tensor, before: torch.Tensor, rows: str) -> Probed:
+    def _probe(
+        self, span: Rule, signals: list[Signal], after: torch.Tensor, before: torch.Tensor, rows: str
+    ) -> Probed:
         """Begin to measure the residual after - before, against the one of the last computed evaluation."""
         branches = (LEAD,) if rows == "lead" else self.active
         if rows == "lead":

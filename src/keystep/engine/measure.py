@@ -31,7 +31,13 @@ class Measurement:
 
     @classmethod
     def begin(
-        cls, rule: Rule, signal: Signal, value: torch.Tensor, previous: torch.Tensor | None, frames: int, samples: int
+        cls,
+        rule: Rule,
+        signal: Signal,
+        value: torch.Tensor,
+        previous: torch.Tensor | None,
+        frames: int,
+        samples: int,
     ) -> Measurement:
         """Queue the reduction of `value` (rows, frames * tokens, C), rows sample-major, and its copy to the host."""
         sums = signal.measure(value, previous, frames)

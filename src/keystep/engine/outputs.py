@@ -17,7 +17,9 @@ def sample_of(output: Any) -> torch.Tensor:
         return output
     values = output if isinstance(output, tuple) else tuple(getattr(output, "values", tuple)())
     if len(values) != 1 or not isinstance(values[0], torch.Tensor):
-        raise TypeError(f"model output: given {type(output).__name__} of {len(values)} values, allowed: one tensor")
+        raise TypeError(
+            f"model output: given {type(output).__name__} of {len(values)} values, allowed: one tensor"
+        )
     return values[0]
 
 

@@ -85,9 +85,13 @@ class Planner:
         for branch in needed:
             entries = held.get((rule.label, branch), ())
             if len(entries) < rule.how.num_entries:
-                return Step("compute", f"fallback: {len(entries)} of {rule.how.num_entries} entries for {branch}")
+                return Step(
+                    "compute", f"fallback: {len(entries)} of {rule.how.num_entries} entries for {branch}"
+                )
             if rule.max_age is not None and evaluation - entries[-1] > rule.max_age:
-                return Step("compute", f"fallback: stale, {branch} is {evaluation - entries[-1]} evaluations old")
+                return Step(
+                    "compute", f"fallback: stale, {branch} is {evaluation - entries[-1]} evaluations old"
+                )
         return Step(action, "measured" if rule.when.signals else "scheduled")
 
     def keeps_all(self, rule: Rule) -> bool:

@@ -48,7 +48,9 @@ class Run:
         self.histories = Histories()
         self.thread = threading.get_ident()
         self.shape: tuple[int, ...] | None = None  # of the latent, per branch
-        self.lead_output: Any = None  # the conditional output while the other branches of its evaluation are due
+        self.lead_output: Any = (
+            None  # the conditional output while the other branches of its evaluation are due
+        )
         self.plan: EvaluationPlan | None = None
         self.measurements: list[Measurement] = []
         self._times = times
@@ -84,7 +86,9 @@ class Run:
     @property
     def may_skip(self) -> bool:
         """Whether the policy means to skip anything (a policy of `Always` does not)."""
-        return not all(isinstance(rule.when, Always) for rule in self._planner.rules) or not self._planner.rules
+        return (
+            not all(isinstance(rule.when, Always) for rule in self._planner.rules) or not self._planner.rules
+        )
 
     # ---------------------------------------------------------------- one evaluation
 
@@ -110,7 +114,9 @@ class Run:
             self._change_model(model)
         self.plan = self._planner.plan(self._evaluation, self._states, self._held)
         if self._evaluation <= self.num_evaluations and self.plan != self._expected.get(self._evaluation):
-            self._expected, self._last_use = self._planner.look_ahead(self._evaluation, self._states, self._held)
+            self._expected, self._last_use = self._planner.look_ahead(
+                self._evaluation, self._states, self._held
+            )
         for rule in self._planner.rules:
             if self.plan.computes(rule.label):
                 self._make_room(rule)
@@ -156,7 +162,10 @@ class Run:
         for rule in self._planner.rules:
             if plan.steps[rule.label].is_visited:
                 self._states[rule.label] = rule.when.update(
-                    self._states[rule.label], self._evaluation, plan.computes(rule.label), measured.get(rule.label, {})
+                    self._states[rule.label],
+                    self._evaluation,
+                    plan.computes(rule.label),
+                    measured.get(rule.label, {}),
                 )
             for branch in plan.branches_of(rule):
                 if plan.computes(rule.label) and self.keeps(rule, branch):
@@ -209,7 +218,9 @@ class Run:
     def rule_on(self, site: type[Attention] | type[Span] | type[Branch], kind: str = "") -> Rule | None:
         """The active rule on a kind of site."""
         for rule in self._planner.rules:
-            if isinstance(rule.what, site) and (not isinstance(rule.what, Attention) or rule.what.covers(kind)):
+            if isinstance(rule.what, site) and (
+                not isinstance(rule.what, Attention) or rule.what.covers(kind)
+            ):
                 return rule
         return None
 

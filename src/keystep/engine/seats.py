@@ -47,10 +47,12 @@ class ModelSeat:
             self.session.abort()
             raise
 
-    def _evaluate(self, run: Run, arguments: dict[str, Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def _evaluate(
+        self, run: Run, arguments: dict[str, Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
         branches = run.open_call(self.name)
         assert run.plan is not None
-        active = tuple(branch for branch in branches if branch in run.plan.active)
+        active: tuple[str, ...] = tuple(branch for branch in branches if branch in run.plan.active)
         latent = arguments[self.spec.rows[0]]
         run.check_shape((latent.shape[0] // len(branches), *latent.shape[1:]))
         if not active:
@@ -100,14 +102,18 @@ class BlockSeat:
         measured: the tap behind the attention residual, if this block is measured.
     """
 
-    def __init__(self, session: Session, module: torch.nn.Module, spec: ModelSpec, list_name: str, index: int) -> None:
+    def __init__(
+        self, session: Session, module: torch.nn.Module, spec: ModelSpec, list_name: str, index: int
+    ) -> None:
         self.session = session
         self.spec = spec
         self.list_name = list_name
         self.index = index
         self.attention: list[tuple[str, str, Tap]] = []
         self.measured: InputTap | None = None
-        self.positions = [list(inspect.signature(module.forward).parameters).index(name) for name in spec.streams]
+        self.positions = [
+            list(inspect.signature(module.forward).parameters).index(name) for name in spec.streams
+        ]
         self.call_next: Callable[..., Any] = module._call_impl
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -179,4 +185,3 @@ class InputTap:
         value, self.value = self.value, None
         assert value is not None, "taken after the block ran"
         return value
-

@@ -24,7 +24,9 @@ from keystep.models.spec import ModelSpec
 from keystep.policy import Policy
 from keystep.what import Guidance
 
-OUTLINE_EVALUATIONS = 50  # a policy's sites do not depend on the length of a run; this one is used to look at them
+OUTLINE_EVALUATIONS = (
+    50  # a policy's sites do not depend on the length of a run; this one is used to look at them
+)
 NUM_TRACES = 64  # traces kept for long-lived pipelines
 
 
@@ -47,7 +49,9 @@ class Session:
         traces: what the last generations did, oldest first.
     """
 
-    def __init__(self, target: Any, method: Method, spec: ModelSpec | None, guidance: str | Guidance | None) -> None:
+    def __init__(
+        self, target: Any, method: Method, spec: ModelSpec | None, guidance: str | Guidance | None
+    ) -> None:
         self.models = find_transformers(target)
         self.spec = spec or find_spec(next(iter(self.models.values())), target)
         self.guidance = Guidance.parse(guidance or self.spec.guidance)
@@ -215,7 +219,9 @@ def find_transformers(target: Any) -> dict[str, nn.Module]:
     found = {name: getattr(target, name, None) for name in names}
     models = {name: module for name, module in found.items() if isinstance(module, nn.Module)}
     if not models:
-        raise ValueError(f"pipe: {type(target).__name__} has no transformer to accelerate (looked for {', '.join(names)})")
+        raise ValueError(
+            f"pipe: {type(target).__name__} has no transformer to accelerate (looked for {', '.join(names)})"
+        )
     return models
 
 

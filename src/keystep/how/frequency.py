@@ -78,7 +78,9 @@ class FrequencyBands:
     num_entries: int = 1
 
     def __post_init__(self) -> None:
-        require(0 <= self.radius <= 0.5, "FrequencyBands.radius", self.radius, "0 to 0.5 of min(height, width)")
+        require(
+            0 <= self.radius <= 0.5, "FrequencyBands.radius", self.radius, "0 to 0.5 of min(height, width)"
+        )
 
     def keep(self, delta: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Split (..., H, W) once into (low, high), both float32, low + high = delta."""

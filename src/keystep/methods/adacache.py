@@ -86,7 +86,7 @@ class AdaCache:
     depth: float = 0.5
     over: Literal["lead", "all"] = "lead"
 
-    title: ClassVar[str] = "AdaCache, arXiv 2411.02397 (ICCV 2025)"
+    citation: ClassVar[str] = "AdaCache, arXiv 2411.02397 (ICCV 2025)"
 
     def __post_init__(self) -> None:
         if isinstance(self.codebook, str) and self.codebook not in BOOKS:
@@ -126,7 +126,9 @@ def scale(book: Book, num_evaluations: int) -> Book:
     ratio = num_evaluations / book.native
     entries = tuple((threshold / ratio, max(1, round(rate * ratio))) for threshold, rate in book.entries)
     # a rate of 1 means "skip nothing here" at every length
-    entries = tuple((t, 1 if rate == 1 else r) for (t, r), (_, rate) in zip(entries, book.entries, strict=True))
+    entries = tuple(
+        (t, 1 if rate == 1 else r) for (t, r), (_, rate) in zip(entries, book.entries, strict=True)
+    )
     otherwise = 1 if book.otherwise == 1 else max(1, round(book.otherwise * ratio))
     window = (round(book.window[0] * ratio), round(book.window[1] * ratio))
     return Book(num_evaluations, entries, otherwise, window)

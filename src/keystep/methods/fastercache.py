@@ -99,13 +99,23 @@ class FasterCache:
     attention_every: int = 0
     start: float = 0.0
 
-    title: ClassVar[str] = "FasterCache, arXiv 2410.19355 (ICLR 2025)"
+    citation: ClassVar[str] = "FasterCache, arXiv 2410.19355 (ICLR 2025)"
 
     def __post_init__(self) -> None:
         if self.preset not in ("auto", *PRESETS):
             raise unknown("fastercache preset", self.preset, ("auto", *PRESETS))
-        require(self.attention or self.cfg, "fastercache.attention, cfg", (False, False), "at least one of them True")
-        require(self.cfg_every == 0 or self.cfg_every >= 2, "fastercache.cfg_every", self.cfg_every, "0 or 2 and more")
+        require(
+            self.attention or self.cfg,
+            "fastercache.attention, cfg",
+            (False, False),
+            "at least one of them True",
+        )
+        require(
+            self.cfg_every == 0 or self.cfg_every >= 2,
+            "fastercache.cfg_every",
+            self.cfg_every,
+            "0 or 2 and more",
+        )
         is_valid = self.attention_every == 0 or self.attention_every >= 2
         require(is_valid, "fastercache.attention_every", self.attention_every, "0 or 2 and more")
         require(-0.5 <= self.start <= 0.9, "fastercache.start", self.start, "-0.5 to 0.9 of the run")

@@ -52,6 +52,6 @@ def _explain(name: str, error: ValidationError) -> str:
     """The first complaint, in one line."""
     problem = error.errors()[0]
     if problem["type"] == "value_error":
-        return str(problem["ctx"]["error"])
+        return str(problem.get("ctx", {}).get("error", problem["msg"]))
     where = ".".join([name, *(str(part) for part in problem["loc"][:1])])
     return f"{where}: given {problem['input']!r}, allowed: {problem['msg']}"

@@ -25,7 +25,9 @@ def find_spec(module: nn.Module, pipeline: object) -> ModelSpec:
     """
     classes = {cls.__name__ for cls in type(module).__mro__}
     pipelines = {cls.__name__ for cls in type(pipeline).__mro__}
-    fitting = [spec for spec in SPECS.values() if spec.transformer in classes and spec.pipeline in (*pipelines, "")]
+    fitting = [
+        spec for spec in SPECS.values() if spec.transformer in classes and spec.pipeline in (*pipelines, "")
+    ]
     if not fitting:
         known = {spec.transformer for spec in SPECS.values()}
         raise ValueError(

@@ -43,7 +43,9 @@ class ModelSpec:
     pipeline: str = ""
 
     def __post_init__(self) -> None:
-        require(set(self.latent) == set("BCTHW"), "ModelSpec.latent", self.latent, "an order of B, C, T, H, W")
+        require(
+            set(self.latent) == set("BCTHW"), "ModelSpec.latent", self.latent, "an order of B, C, T, H, W"
+        )
 
     def count_frames(self, module: nn.Module, latent: torch.Tensor) -> int:
         """Latent frames after temporal patching, from the latent argument and the module's config."""

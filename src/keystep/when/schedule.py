@@ -48,7 +48,12 @@ class Every(Schedule):
     is_last_computed: bool = False
 
     def __post_init__(self) -> None:
-        require(self.period >= 1, "Every.period", self.period, "an interval >= 1; 1 or Always() switches the rule off")
+        require(
+            self.period >= 1,
+            "Every.period",
+            self.period,
+            "an interval >= 1; 1 or Always() switches the rule off",
+        )
         check_position(self.start, "Every.start")
         check_position(self.stop, "Every.stop")
 
@@ -72,7 +77,10 @@ class Mask(Schedule):
 
     def __post_init__(self) -> None:
         require(
-            len(self.letters) > 0 and set(self.letters) <= {"C", "s"}, "Mask.letters", self.letters, "C and s, as 'CCsCs'"
+            len(self.letters) > 0 and set(self.letters) <= {"C", "s"},
+            "Mask.letters",
+            self.letters,
+            "C and s, as 'CCsCs'",
         )
 
     def begin(self, num_evaluations: int) -> int:

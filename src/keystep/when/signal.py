@@ -91,7 +91,9 @@ class MotionRatio:
         rows = []
         for stride in self.strides:
             later, earlier = frames[:, stride:], frames[:, : max(0, num_frames - stride)]
-            rows.append(torch.stack([absolute_sum(later - earlier), absolute_sum(later) + absolute_sum(earlier)]))
+            rows.append(
+                torch.stack([absolute_sum(later - earlier), absolute_sum(later) + absolute_sum(earlier)])
+            )
         return torch.stack(rows)
 
     def combine(self, sums: Sequence[Sums]) -> float:

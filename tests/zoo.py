@@ -1,0 +1,174 @@
+"""Tiny random-weight pipelines of the real diffusers classes, and how to call them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from diffusers import (
+    CogVideoXDDIMScheduler,
+    CogVideoXPipeline,
+    CogVideoXTransformer3DModel,
+    DDIMScheduler,
+    FlowMatchEulerDiscreteScheduler,
+    LattePipeline,
+    LatteTransformer3DModel,
+    WanPipeline,
+    WanTransformer3DModel,
+)
+
+STEPS = 16
+TEXT = 7
+TEXT_WIDTH = 20
+
+
+@dataclass(frozen=True)
+class Zoo:
+    """A way to build a pipeline and the arguments that belong to its size."""
+
+    name: str
+    build: Callable[[], Any]
+    size: dict[str, int]
+    latent: tuple[int, ...]  # one sample
+    layouts: tuple[str, ...]
+
+    def arguments(
+        self, batch: int = 1, seed: int = 0, steps: int = STEPS, scale: float = 4.0
+    ) -> dict[str, Any]:
+        generator = torch.Generator().manual_seed(seed)
+        return {
+            "prompt_embeds": torch.randn(batch, TEXT, TEXT_WIDTH, generator=generator),
+            "negative_prompt_embeds": torch.randn(batch, TEXT, TEXT_WIDTH, generator=generator),
+            "latents": torch.randn(batch, *self.latent, generator=generator),
+            "num_inference_steps": steps,
+            "guidance_scale": scale,
+            "generator": generator,
+            "output_type": "latent",
+            **({"prompt": None, "negative_prompt": None} if self.name != "wan" else {}),
+            **self.size,
+        }
+
+    def sample(self, pipe: Any, **kwargs: Any) -> torch.Tensor:
+        return pipe(**self.arguments(**kwargs)).frames
+
+
+def randomize(module: torch.nn.Module, seed: int = 0) -> torch.nn.Module:
+    """Random weights everywhere, also where training begins with zeros, so that every part matters."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, parameter in module.named_parameters():
+            scale = 0.3 if parameter.ndim < 2 or "scale_shift" in name else 1.2 / parameter[0].numel() ** 0.5
+            parameter.copy_(torch.randn(parameter.shape, generator=generator) * scale)
+            if "norm" in name and name.endswith("weight") and parameter.ndim == 1:
+                parameter.add_(1.0)
+    return module.eval()
+
+
+def latte() -> LattePipeline:
+    transformer = LatteTransformer3DModel(
+        num_attention_heads=2,
+        attention_head_dim=8,
+        in_channels=4,
+        out_channels=8,
+        num_layers=4,
+        cross_attention_dim=16,
+        attention_bias=True,
+        sample_size=8,
+        patch_size=2,
+        activation_fn="gelu-approximate",
+        num_embeds_ada_norm=1000,
+        norm_type="ada_norm_single",
+        norm_elementwise_affine=False,
+        norm_eps=1e-6,
+        caption_channels=TEXT_WIDTH,
+        video_length=3,
+    )
+    scheduler = DDIMScheduler(beta_schedule="linear", beta_end=0.02, clip_sample=False)
+    return quiet(LattePipeline(None, None, None, randomize(transformer), scheduler))
+
+
+def cogvideox(**config: Any) -> CogVideoXPipeline:
+    options = {
+        "num_attention_heads": 2,
+        "attention_head_dim": 16,
+        "in_channels": 4,
+        "out_channels": 4,
+        "num_layers": 4,
+        "time_embed_dim": 12,
+        "text_embed_dim": TEXT_WIDTH,
+        "max_text_seq_length": TEXT,
+        "sample_width": 8,
+        "sample_height": 8,
+        "sample_frames": 9,
+        "patch_size": 2,
+    }
+    transformer = CogVideoXTransformer3DModel(**options | config)
+    scheduler = CogVideoXDDIMScheduler(prediction_type="v_prediction", clip_sample=False)
+    return quiet(CogVideoXPipeline(None, None, None, randomize(transformer), scheduler))
+
+
+def cogvideox5b() -> CogVideoXPipeline:
+    return cogvideox(use_rotary_positional_embeddings=True)
+
+
+def cogvideox15() -> CogVideoXPipeline:
+    return cogvideox(
+        use_rotary_positional_embeddings=True, patch_size_t=2, patch_bias=False, sample_frames=13
+    )
+
+
+def wan_transformer(seed: int = 0) -> torch.nn.Module:
+    transformer = WanTransformer3DModel(
+        num_attention_heads=2,
+        attention_head_dim=12,
+        in_channels=4,
+        out_channels=4,
+        text_dim=TEXT_WIDTH,
+        freq_dim=16,
+        ffn_dim=32,
+        num_layers=4,
+        cross_attn_norm=True,
+        rope_max_seq_len=32,
+    )
+    return randomize(transformer, seed)
+
+
+def wan() -> WanPipeline:
+    return quiet(WanPipeline(None, None, None, FlowMatchEulerDiscreteScheduler(shift=3.0), wan_transformer()))
+
+
+def wan22() -> WanPipeline:
+    scheduler = FlowMatchEulerDiscreteScheduler(shift=3.0)
+    return quiet(
+        WanPipeline(
+            None,
+            None,
+            None,
+            scheduler,
+            wan_transformer(),
+            transformer_2=wan_transformer(1),
+            boundary_ratio=0.8,
+        )
+    )
+
+
+def quiet(pipe: Any) -> Any:
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+LATTE = Zoo("latte", latte, {"video_length": 3, "height": 64, "width": 64}, (4, 3, 8, 8), ("batched",))
+COGVIDEOX = Zoo(
+    "cogvideox", cogvideox, {"num_frames": 9, "height": 64, "width": 64}, (3, 4, 8, 8), ("batched",)
+)
+COGVIDEOX5B = Zoo(
+    "cogvideox5b", cogvideox5b, {"num_frames": 9, "height": 64, "width": 64}, (3, 4, 8, 8), ("batched",)
+)
+COGVIDEOX15 = Zoo(
+    "cogvideox15", cogvideox15, {"num_frames": 13, "height": 64, "width": 64}, (4, 4, 8, 8), ("batched",)
+)
+WAN = Zoo("wan", wan, {"num_frames": 9, "height": 64, "width": 64}, (4, 3, 8, 8), ("separate",))
+WAN22 = Zoo("wan22", wan22, {"num_frames": 9, "height": 64, "width": 64}, (4, 3, 8, 8), ("separate",))
+ZOO = (LATTE, COGVIDEOX, COGVIDEOX5B, COGVIDEOX15, WAN, WAN22)
