@@ -26,7 +26,9 @@ def make_video(damage: float, start: int = 4) -> np.ndarray:
 
 
 def make_trace(method: str, interval: int) -> Trace:
-    trace = Trace(method, "toy", NUM_STEPS, guided=True, peak_cache_bytes=1_310_720, hidden_state_bytes=655_360)
+    trace = Trace(
+        method, "toy", NUM_STEPS, guided=True, peak_cache_bytes=1_310_720, hidden_state_bytes=655_360
+    )
     for evaluation in range(1, NUM_STEPS + 1):
         is_key = evaluation % interval == 1
         span = Decision("compute" if is_key else "skip", "distance" if is_key else "held")
@@ -36,7 +38,16 @@ def make_trace(method: str, interval: int) -> Trace:
         branches = ("uncond", "cond") if decisions.get("uncond", span).action == "compute" else ("cond",)
         signals = {"distance": 0.02 + 0.1 * math.exp(-evaluation / 8)} if is_key and interval > 2 else {}
         trace.rows.append(
-            Row(evaluation, 1000 - 33.0 * evaluation, "transformer", branches, decisions, signals, 655_360, 0.03)
+            Row(
+                evaluation,
+                1000 - 33.0 * evaluation,
+                "transformer",
+                branches,
+                decisions,
+                signals,
+                655_360,
+                0.03,
+            )
         )
     trace.is_complete = True
     return trace
@@ -72,7 +83,7 @@ def sample_report() -> Report:
         groups.append(Group(prompt, 0, tuple(clips)))
     return Report(
         title="keystep demo",
-        lead="Plain generation beside three ways to skip work, on the tiny model that ships with the package.",
+        lead="Plain generation beside three ways to skip work, on the tiny model.",
         facts={"model": "toy", "steps": str(NUM_STEPS), "device": "CPU, 2 threads", "torch": "2.13.0"},
         summaries=[summarise(per_method) for per_method in outcomes.values()],
         groups=groups,
@@ -85,5 +96,7 @@ def sample_report() -> Report:
 def chromium_path() -> str:
     path = shutil.which("chromium") or shutil.which("chromium-browser")
     if path is None:
-        pytest.skip("no chromium: install the system package `chromium` to look at the page in a real browser")
+        pytest.skip(
+            "no chromium: install the system package `chromium` to look at the page in a real browser"
+        )
     return path

@@ -69,14 +69,16 @@ def side_by_side(videos: Sequence[Video], labels: Sequence[str]) -> NDArray[np.f
     for video in videos:
         check_video(video)
         if video.shape != videos[0].shape:
-            raise ValueError(f"videos side by side must have one shape, not {video.shape} and {videos[0].shape}")
+            raise ValueError(
+                f"videos side by side must have one shape, not {video.shape} and {videos[0].shape}"
+            )
     num_frames, height, width, _ = videos[0].shape
     gap = max(2, round(GAP_FRAC * height))
     strip_HWC = _draw_labels(labels, width, gap, max(MIN_TEXT_SIZE, round(TEXT_FRAC * height)))
     top, total_width = strip_HWC.shape[:2]
     total_height = top + height + gap
     canvas = np.empty((num_frames, total_height + total_height % 2, total_width, 3), np.float32)
-    canvas[:] = np.float32(BACKGROUND) / 255
+    canvas[:] = np.array(BACKGROUND, np.float32) / np.float32(255)
     canvas[:, :top] = strip_HWC
     for index, video in enumerate(videos):
         left = gap + index * (width + gap)
@@ -94,7 +96,7 @@ def _draw_labels(labels: Sequence[str], width: int, gap: int, size: int) -> NDAr
         for row, line in enumerate(label.split("\n")):
             position = (gap + index * (width + gap), gap + round(row * size * LINE_SPACING))
             draw.text(position, line, font=_fit_font(line, width, size), fill=TEXT_COLOUR)
-    return np.asarray(image, np.float32) / 255
+    return np.asarray(image, np.float32) / np.float32(255)
 
 
 def _fit_font(line: str, width: int, size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:

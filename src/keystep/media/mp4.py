@@ -12,7 +12,8 @@ from pathlib import Path
 
 import av
 import numpy as np
-from av.video.reformatter import Colorspace, ColorRange
+from av.error import InvalidDataError
+from av.video.reformatter import ColorRange, Colorspace
 from numpy.typing import NDArray
 
 from keystep.media.compose import Video, upscale
@@ -50,9 +51,7 @@ def write_mp4(
         _encode(temporary, frames_FHWC, fps, crf)
 
 
-def encode_mp4(
-    video: Video, fps: float = DEFAULT_FPS, scale: int = 1, crf: int = DEFAULT_CRF
-) -> bytes:
+def encode_mp4(video: Video, fps: float = DEFAULT_FPS, scale: int = 1, crf: int = DEFAULT_CRF) -> bytes:
     """The same file as `write_mp4` makes, as bytes."""
     # Moving the index to the front rereads the file, so memory alone will not do.
     with tempfile.TemporaryDirectory() as folder:
@@ -78,9 +77,9 @@ def read_mp4(path: str | Path) -> tuple[NDArray[np.float32], float]:
             stream = container.streams.video[0]
             frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(stream)]
             fps = float(stream.average_rate or DEFAULT_FPS)
-    except av.error.InvalidDataError as error:
+    except InvalidDataError as error:
         raise ValueError(f"{path} is not a readable video: {error}") from None
-    return np.stack(frames).astype(np.float32) / 255, fps
+    return np.stack(frames).astype(np.float32) / np.float32(255), fps
 
 
 def _to_bytes(video: Video, scale: int) -> NDArray[np.uint8]:

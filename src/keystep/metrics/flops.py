@@ -14,8 +14,8 @@ from torch.utils.flop_counter import flop_registry, sdpa_flop
 
 _aten = torch.ops.aten
 
-# Torch has no formula for the attention that `scaled_dot_product_attention` picks on a CPU, so its own counter
-# reports zero for it. Kept apart from torch's table, which belongs to the whole process.
+# Torch has no formula for the attention that `scaled_dot_product_attention` picks on a CPU, so its own
+# counter reports zero for it. Kept apart from torch's table, which belongs to the whole process.
 _EXTRA_FORMULAS: dict[Any, Any] = {_aten._scaled_dot_product_flash_attention_for_cpu: sdpa_flop}
 
 
@@ -26,7 +26,7 @@ class FlopCounter(TorchDispatchMode):
 
     Attributes:
         total: operations so far.
-        uncounted: names of attention operators that ran and have no formula; empty when `total` can be trusted.
+        uncounted: attention operators that ran and have no formula; empty when `total` can be trusted.
     """
 
     def __init__(self) -> None:

@@ -14,6 +14,8 @@ from typing import Any
 
 import torch
 
+from keystep.engine.session import find_transformers
+
 StepCallback = Callable[[int, int], None]  # (scheduler steps done, planned), after each scheduler step
 
 
@@ -46,20 +48,10 @@ class LoopReading:
             RuntimeError: no loop ran.
         """
         if self.begin is None or self.end is None:
-            raise RuntimeError("no denoising loop was seen: the pipeline called no transformer or no scheduler.step")
+            raise RuntimeError(
+                "no denoising loop was seen: the pipeline called no transformer or no scheduler.step"
+            )
         return self.end - self.begin
-
-
-def find_transformers(pipe: Any) -> list[torch.nn.Module]:
-    """The denoising models of a pipeline: its modules named `transformer*`.
-
-    Raises:
-        ValueError: there are none.
-    """
-    found = [m for name, m in pipe.components.items() if name.startswith("transformer") and m is not None]
-    if not found:
-        raise ValueError(f"{type(pipe).__name__} has no transformer; it has {', '.join(sorted(pipe.components))}")
-    return found
 
 
 @contextmanager
@@ -94,7 +86,7 @@ def read_loop(
             on_step(reading.num_steps, len(scheduler.timesteps))
         return result
 
-    handles = [module.register_forward_pre_hook(begin) for module in find_transformers(pipe)]
+    handles = [module.register_forward_pre_hook(begin) for module in find_transformers(pipe).values()]
     scheduler.step = step
     try:
         yield reading

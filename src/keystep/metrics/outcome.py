@@ -18,7 +18,7 @@ LOW_PERCENTILE = 10
 
 @dataclass(frozen=True)
 class TimedPair:
-    """Seconds of a plain and an accelerated generation run right after one another.
+    """Seconds of a plain and an accelerated generation of one round.
 
     Attributes:
         plain_loop_s, loop_s: the denoising loop alone.

@@ -45,7 +45,7 @@ def _check_pair(video: Video, reference: Video) -> tuple[Video, Video]:
         if not np.issubdtype(array.dtype, np.floating):
             raise ValueError(f"a video holds floats in [0, 1], not {array.dtype}")
         low, high = float(array.min()), float(array.max())
-        if not (-RANGE_SLACK <= low and high <= 1 + RANGE_SLACK):  # also refuses nan
+        if not (low >= -RANGE_SLACK and high <= 1 + RANGE_SLACK):  # also refuses nan
             raise ValueError(f"a video holds values in [0, 1], not [{low:.4g}, {high:.4g}]")
     # Half precision would lose differences below 2**-11.
     return video.astype(np.float64), reference.astype(np.float64)
@@ -80,7 +80,7 @@ def compute_ssim(video: Video, reference: Video) -> float:
     """Structural similarity, the mean over frames; 1 for identical videos.
 
     Raises:
-        ValueError: shapes differ, an array is not a float video in [0, 1], or a frame's side is under 7 pixels.
+        ValueError: shapes differ, no float video in [0, 1] is given, or a frame's side is under 7 pixels.
     """
     video, reference = _check_pair(video, reference)
     if min(video.shape[1:3]) < SSIM_WINDOW:

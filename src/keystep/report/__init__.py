@@ -1,6 +1,16 @@
 """Tables and pages that show what was measured."""
 
 from keystep.report.html import Clip, Group, Report, render_report, write_report
-from keystep.report.table import HEADINGS, format_row, to_markdown
+from keystep.report.table import HEADINGS, Cell, format_row, to_markdown
 
-__all__ = ["HEADINGS", "Clip", "Group", "Report", "format_row", "render_report", "to_markdown", "write_report"]
+__all__ = [
+    "HEADINGS",
+    "Cell",
+    "Clip",
+    "Group",
+    "Report",
+    "format_row",
+    "render_report",
+    "to_markdown",
+    "write_report",
+]

@@ -94,7 +94,11 @@ def write_report(path: str | Path, report: Report) -> None:
 
 
 def _describe_group(group: Group) -> dict[str, Any]:
-    return {"prompt": group.prompt, "seed": group.seed, "clips": [_describe_clip(clip) for clip in group.clips]}
+    return {
+        "prompt": group.prompt,
+        "seed": group.seed,
+        "clips": [_describe_clip(clip) for clip in group.clips],
+    }
 
 
 def _describe_clip(clip: Clip) -> dict[str, Any]:

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
+from keystep.engine.summary import format_bytes
 from keystep.metrics.outcome import Spread, Summary
 
 MISSING = "–"
-BYTE_UNITS = ("B", "kB", "MB", "GB", "TB")
-BYTES_PER_UNIT = 1000
 
 # heading -> what it means; the page shows the meaning beside the table.
 HEADINGS = {
     "method": "what ran; every row is compared with the plain video of the same prompt and seed",
-    "speed-up": "time of the denoising loop, plain / accelerated: median of the timed pairs, (min to max, pairs)",
+    "speed-up": "time of the denoising loop, plain / accelerated: median (least to most) of timed pairs",
     "end to end": "the same for the whole call, with text encoder and decoder",
     "compute": "FLOPs of the accelerated denoising loop / of the plain one",
     "realised": "speed-up x compute: 1.00 = every skipped operation became saved time",
@@ -26,15 +26,6 @@ HEADINGS = {
 }
 
 
-def format_bytes(num_bytes: float) -> str:
-    """Bytes in a readable decimal unit: `1.23 MB`."""
-    exponent = 0
-    while num_bytes >= BYTES_PER_UNIT and exponent < len(BYTE_UNITS) - 1:
-        num_bytes /= BYTES_PER_UNIT
-        exponent += 1
-    return f"{num_bytes:.3g} {BYTE_UNITS[exponent]}"
-
-
 def format_psnr(psnr: float | None) -> str:
     """Decibels with one decimal; `identical` for infinite."""
     if psnr is None:
@@ -42,15 +33,25 @@ def format_psnr(psnr: float | None) -> str:
     return "identical" if math.isinf(psnr) else f"{psnr:.1f}"
 
 
-def format_row(summary: Summary) -> dict[str, str]:
-    """One cell of text for every heading of `HEADINGS`."""
+class Cell(NamedTuple):
+    """A figure and, in small print, its spread or unit; `str` puts the latter in brackets."""
+
+    main: str
+    detail: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.main} ({self.detail})" if self.detail else self.main
+
+
+def format_row(summary: Summary) -> dict[str, Cell]:
+    """One cell for every heading of `HEADINGS`."""
     return {
-        "method": summary.method,
+        "method": Cell(summary.method),
         "speed-up": _format_ratio(summary.speedup),
         "end to end": _format_ratio(summary.end_to_end),
         "compute": _format_number(summary.compute_ratio, 3),
         "realised": _format_number(summary.realised, 2),
-        "PSNR": _format_low(summary.psnr, summary.psnr_low, summary.num_videos),
+        "PSNR": _format_low(summary),
         "SSIM": _format_number(summary.ssim, 4),
         "flicker": _format_number(summary.flicker_error, 4),
         "key steps": _format_key_steps(summary),
@@ -61,38 +62,38 @@ def format_row(summary: Summary) -> dict[str, str]:
 def to_markdown(summaries: Sequence[Summary]) -> str:
     """A markdown table, one line a method."""
     lines = ["| " + " | ".join(HEADINGS) + " |", "|---" * len(HEADINGS) + "|"]
-    lines += ["| " + " | ".join(format_row(summary).values()) + " |" for summary in summaries]
+    lines += ["| " + " | ".join(map(str, format_row(summary).values())) + " |" for summary in summaries]
     return "\n".join(lines) + "\n"
 
 
-def _format_number(value: float | None, num_decimals: int) -> str:
-    return MISSING if value is None else f"{value:.{num_decimals}f}"
+def _format_number(value: float | None, num_decimals: int) -> Cell:
+    return Cell(MISSING if value is None else f"{value:.{num_decimals}f}")
 
 
-def _format_ratio(spread: Spread | None) -> str:
+def _format_ratio(spread: Spread | None) -> Cell:
     if spread is None:
-        return MISSING
+        return Cell(MISSING)
+    main = f"{spread.median:.2f}x"
     if spread.num == 1:
-        return f"{spread.median:.2f}x (1 pair)"
-    return f"{spread.median:.2f}x ({spread.min:.2f} to {spread.max:.2f}, {spread.num} pairs)"
+        return Cell(main, "1 pair")
+    return Cell(main, f"{spread.min:.2f} to {spread.max:.2f}, {spread.num} pairs")
 
 
-def _format_low(mean: float | None, low: float | None, num_videos: int) -> str:
-    if mean is None or low is None or num_videos == 1:
-        return format_psnr(mean)
-    return f"{format_psnr(mean)} ({format_psnr(low)})"
+def _format_low(summary: Summary) -> Cell:
+    main, low = format_psnr(summary.psnr), format_psnr(summary.psnr_low)
+    return Cell(main, "" if low == main or summary.num_videos == 1 else f"10 %: {low}")
 
 
-def _format_key_steps(summary: Summary) -> str:
+def _format_key_steps(summary: Summary) -> Cell:
     steps = summary.key_steps
     if steps is None:
-        return MISSING
-    spread = "" if steps.min == steps.max else f" ({steps.min:.0f} to {steps.max:.0f})"
-    return f"{steps.median:g}/{summary.num_evaluations}{spread}"
+        return Cell(MISSING)
+    spread = "" if steps.min == steps.max else f"{steps.min:.0f} to {steps.max:.0f}"
+    return Cell(f"{steps.median:g}/{summary.num_evaluations}", spread)
 
 
-def _format_cache(summary: Summary) -> str:
+def _format_cache(summary: Summary) -> Cell:
     if summary.cache_bytes is None:
-        return MISSING
-    hidden = "" if summary.hidden_states is None else f" ({summary.hidden_states:.2f} hidden)"
-    return format_bytes(summary.cache_bytes) + hidden
+        return Cell(MISSING)
+    hidden = "" if summary.hidden_states is None else f"{summary.hidden_states:.2f} hidden states"
+    return Cell(format_bytes(summary.cache_bytes), hidden)

@@ -14,9 +14,9 @@ const colour = (index) => `--colour: var(--m${index % 8})`;
 const shorten = (text, length) => (text.length > length ? text.slice(0, length - 1) + "…" : text);
 
 function formatBytes(bytes) {
-  const units = ["B", "kB", "MB", "GB"];
+  const units = ["B", "KiB", "MiB", "GiB"];
   let power = 0;
-  while (bytes >= 1000 && power < units.length - 1) { bytes /= 1000; power += 1; }
+  while (bytes >= 1024 && power < units.length - 1) { bytes /= 1024; power += 1; }
   return `${Number(bytes.toPrecision(3))} ${units[power]}`;
 }
 

@@ -1,0 +1,95 @@
+"""`keystep generate`: one prompt, one video file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from keystep.cli import options
+
+
+def generate(
+    model: options.Model,
+    prompt: Annotated[str, typer.Option(help="What the video shows.")],
+    out: Annotated[Path, typer.Option(help="The video file to write, ending in .mp4.")],
+    method: Annotated[
+        str | None, typer.Option(help="How to accelerate; `keystep methods` lists them, `none` = plain.")
+    ] = None,
+    assignments: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="An option of the method; repeat for more."),
+    ] = None,
+    policy: Annotated[
+        Path | None,
+        typer.Option(
+            help="TOML, YAML or JSON file with a `method` key and its options, instead of --method."
+        ),
+    ] = None,
+    negative_prompt: options.NegativePrompt = None,
+    steps: options.Steps = None,
+    seed: options.Seed = 0,
+    frames: options.Frames = None,
+    height: options.Height = None,
+    width: options.Width = None,
+    guidance: options.Guidance = None,
+    fps: options.Fps = options.DEFAULT_FPS,
+    dtype: options.DtypeOption = options.Dtype.float32,
+    device: options.Device = "cpu",
+    trace: Annotated[
+        Path | None, typer.Option(help="Also write what was computed and reused, as JSON.")
+    ] = None,
+) -> None:
+    """Generate one video, accelerated, and say what was skipped."""
+    from keystep.cli import pipeline
+    from keystep.cli.method_options import build_method
+
+    files = _Files(out, trace, fps)
+    files.check()
+    pipeline.check_model(model)
+    built = build_method(method, assignments or (), policy)
+    if built is None and trace is not None:
+        raise ValueError("--trace: a plain generation has no trace; leave it out or choose a method")
+    pipeline.check_device(device)
+    words = {
+        "prompt": prompt, "negative-prompt": negative_prompt, "steps": steps, "guidance": guidance,
+        "frames": frames, "height": height, "width": width,
+    }  # fmt: skip
+    pipeline.check_words(model, words)
+    _run(pipeline.load_pipeline(model, dtype, device), built, words, seed, files)
+
+
+@dataclass(frozen=True)
+class _Files:
+    video: Path
+    trace: Path | None
+    fps: float
+
+    def check(self) -> None:
+        from keystep.media import check_writable
+
+        options.check_mp4(self.video)
+        for path in filter(None, (self.video, self.trace)):
+            check_writable(path)
+
+
+def _run(pipe: Any, method: Any, words: Mapping[str, Any], seed: int, files: _Files) -> None:
+    from keystep.cli import pipeline
+    from keystep.cli.console import out_console, print_path
+    from keystep.cli.progress import GenerationProgress
+    from keystep.media import choose_scale, write_mp4, write_text
+    from keystep.metrics.generation import run_pipeline
+
+    arguments = pipeline.fit_arguments(type(pipe).__call__, words)
+    with GenerationProgress(1) as progress:
+        progress.begin_generation("generating")
+        made = run_pipeline(pipe, method, arguments, seed, on_step=progress.end_step)
+    write_mp4(files.video, made.video, files.fps, choose_scale(made.video))
+    if files.trace is not None and made.trace is not None:
+        write_text(files.trace, options.to_json(made.trace.to_dict()))
+    summary = made.summary or f"plain generation\n  time: {made.loop_s:.2f} s in the denoising loop"
+    out_console().print(summary, markup=False, highlight=False)
+    print_path("wrote", files.video)

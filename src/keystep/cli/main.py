@@ -1,0 +1,111 @@
+"""Entry point of the `keystep` command: the subcommands, and what a user sees of an error."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from collections.abc import Sequence
+from importlib.metadata import version
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+
+from keystep.cli.compare import compare
+from keystep.cli.console import err_console
+from keystep.cli.demo import demo
+from keystep.cli.generate import generate
+from keystep.cli.methods import methods
+from keystep.cli.models import models
+
+OK, INTERNAL_ERROR, USER_ERROR, INTERRUPTED = 0, 1, 2, 130
+DEBUG_FLAG = "--debug"
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Start here: [bold]keystep demo[/]",
+)
+
+
+def _print_version(is_wanted: bool) -> None:
+    if is_wanted:
+        typer.echo(f"keystep {version('keystep')}")
+        raise typer.Exit()
+
+
+@app.callback()
+def _describe(
+    show_version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+    debug: Annotated[
+        bool, typer.Option(DEBUG_FLAG, help="On an error, show the traceback; may stand anywhere.")
+    ] = False,
+) -> None:
+    """Accelerate video diffusion transformers: compute the key steps, reuse the rest."""
+    del show_version, debug
+
+
+_EXAMPLES = {
+    demo: (
+        "keystep demo --out demo\n\n"
+        "keystep demo --quick --prompt 'a large blue cross orbiting slowly on a grey background'"
+    ),
+    generate: (
+        "keystep generate --model toy --method adacache"
+        " --prompt 'a small red circle moving left slowly on a dark background' --out circle.mp4\n\n"
+        "keystep generate --model THUDM/CogVideoX-2b --method fastercache --prompt 'a panda playing guitar'"
+        " --steps 50 --dtype bfloat16 --device cuda --out panda.mp4\n\n"
+        "keystep generate --model toy --policy policy.toml --prompt ... --trace trace.json --out video.mp4"
+    ),
+    compare: (
+        "keystep compare --model toy --methods fastercache,adacache --prompts prompts.txt --out results\n\n"
+        "keystep compare --model toy --methods adacache --policy mine.toml --prompts prompts.txt"
+        " --seeds 0,1 --pairs 3 --out results"
+    ),
+    models: "keystep models",
+    methods: "keystep methods\n\nkeystep methods adacache",
+}
+for _command, _examples in _EXAMPLES.items():
+    app.command(epilog=f"[bold]Examples[/]\n\n{_examples}")(_command)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Args:
+        argv: arguments without the program's name, default those of the process.
+
+    Returns:
+        Exit status: 0, 1 for an error of ours, 2 for one the user can mend, 130 after an interrupt.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        result = app(
+            [argument for argument in arguments if argument != DEBUG_FLAG], "keystep", standalone_mode=False
+        )
+        return result if isinstance(result, int) else OK
+    except (KeyboardInterrupt, typer.Abort):
+        return _fail("interrupted", INTERRUPTED)
+    except typer.TyperException as error:  # wrong usage
+        return _fail(error.format_message(), error.exit_code)
+    except Exception as error:
+        if DEBUG_FLAG in arguments:
+            traceback.print_exc()
+        if isinstance(error, (ValueError, OSError)):
+            return _fail(_one_line(error), USER_ERROR)
+        return _fail(
+            f"{type(error).__name__}: {_one_line(error)} (add {DEBUG_FLAG} for the traceback)", INTERNAL_ERROR
+        )
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _fail(message: str, status: int) -> int:
+    err_console().print(f"[bold red]error:[/] {escape(message)}", soft_wrap=True, highlight=False)
+    return status

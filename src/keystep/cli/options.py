@@ -1,0 +1,54 @@
+"""Options that several commands share, and checks that need nothing heavy."""
+
+from __future__ import annotations
+
+import json
+from enum import Enum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+DEFAULT_FPS = 8.0  # what the models at hand were trained on, within a factor of two
+
+
+class Dtype(str, Enum):
+    """Precision of the weights and of the computation."""
+
+    float32 = "float32"
+    bfloat16 = "bfloat16"
+    float16 = "float16"
+
+
+Model = Annotated[str, typer.Option(help="`toy` (ships with keystep), a pipeline's folder, or a hub id.")]
+Seed = Annotated[int, typer.Option(min=0, help="Of the initial noise.")]
+NegativePrompt = Annotated[str | None, typer.Option(help="What guidance moves away from.")]
+Steps = Annotated[int | None, typer.Option(min=1, help="Sampling steps. (default: the pipeline's own)")]
+Frames = Annotated[int | None, typer.Option(min=1, help="Frames of the video. (default: the pipeline's own)")]
+Height = Annotated[int | None, typer.Option(min=1, help="Pixels. (default: the pipeline's own)")]
+Width = Annotated[int | None, typer.Option(min=1, help="Pixels. (default: the pipeline's own)")]
+Guidance = Annotated[
+    float | None,
+    typer.Option(min=0, help="Guidance scale; 1 or less switches it off. (default: the pipeline's own)"),
+]
+Fps = Annotated[float, typer.Option(min=0.1, help="Frames per second of the file.")]
+DtypeOption = Annotated[Dtype, typer.Option(help="Precision of weights and computation.")]
+Device = Annotated[str, typer.Option(help="Where to run: cpu, cuda, cuda:1 ...")]
+OutFolder = Annotated[Path, typer.Option(help="Folder for everything that is written; made if absent.")]
+
+
+def check_mp4(path: Path) -> None:
+    """Refuse a video file of another kind.
+
+    Raises:
+        ValueError: the name does not end in .mp4.
+    """
+    if path.suffix.lower() != ".mp4":
+        raise ValueError(f"--out: given {str(path)!r}, allowed: a file ending in .mp4")
+
+
+def to_json(data: Any) -> str:
+    """Strict JSON; infinite and undefined numbers become strings."""
+    from keystep.metrics.outcome import encode_numbers
+
+    return json.dumps(encode_numbers(data), indent=1, allow_nan=False) + "\n"

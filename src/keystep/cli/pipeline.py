@@ -1,0 +1,134 @@
+"""Load a pipeline for the command line and find out which arguments its call takes."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import json
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from keystep.cli.options import Dtype
+
+TOY = "toy"
+HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+# Our words -> names that pipelines use for them, in order of preference.
+ARGUMENT_NAMES: dict[str, tuple[str, ...]] = {
+    "prompt": ("prompt",),
+    "negative-prompt": ("negative_prompt",),
+    "steps": ("num_inference_steps",),
+    "guidance": ("guidance_scale",),
+    "frames": ("num_frames", "video_length"),
+    "height": ("height",),
+    "width": ("width",),
+}
+
+
+def check_model(model: str) -> None:
+    """Refuse what can be no model, without touching network or weights.
+
+    Raises:
+        ValueError: neither `toy`, nor a pipeline's folder, nor of the form of a hub id.
+    """
+    if model == TOY:
+        return
+    path = Path(model)
+    if path.is_dir():
+        if not (path / "model_index.json").is_file():
+            raise ValueError(f"--model: the folder {model} holds no pipeline: model_index.json is missing")
+        return
+    if not HUB_ID.fullmatch(model):
+        near = difflib.get_close_matches(model, [TOY])
+        hint = f"; did you mean {near[0]}?" if near else ""
+        allowed = "'toy', a pipeline's folder, or a hub id like THUDM/CogVideoX-2b"
+        raise ValueError(f"--model: given {model!r}{hint}, allowed: {allowed}")
+
+
+def check_device(device: str) -> None:
+    """Refuse a device that torch does not see.
+
+    Raises:
+        ValueError: with the devices there are.
+    """
+    import torch
+
+    kind = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    known = {"cpu"} | ({kind.type} if kind is not None else set())
+    if device.split(":")[0] not in known:
+        raise ValueError(f"--device: given {device!r}, here are: {', '.join(sorted(known))}")
+
+
+def find_call(model: str) -> Callable[..., Any] | None:
+    """The `__call__` of the model's pipeline class where it is known before loading; None for hub ids."""
+    if model == TOY:
+        from keystep.models.toy import ToyPipeline
+
+        return ToyPipeline.__call__
+    index = Path(model) / "model_index.json"
+    if not index.is_file():
+        return None
+    import diffusers
+
+    pipeline = getattr(diffusers, json.loads(index.read_text(encoding="utf-8")).get("_class_name", ""), None)
+    return None if pipeline is None else pipeline.__call__
+
+
+def fit_arguments(call: Callable[..., Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Translate our words into the arguments of a pipeline's call.
+
+    Args:
+        call: the `__call__` function.
+        given: values by our words (keys of `ARGUMENT_NAMES`); None = not given, the pipeline's default stays.
+
+    Raises:
+        ValueError: something was given that this pipeline does not take.
+    """
+    parameters = inspect.signature(call).parameters
+    takes_all = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
+    fitted: dict[str, Any] = {}
+    for word, value in given.items():
+        if value is None:
+            continue
+        names = [name for name in ARGUMENT_NAMES[word] if takes_all or name in parameters]
+        if not names:
+            accepted = [w for w, all_names in ARGUMENT_NAMES.items() if set(all_names) & set(parameters)]
+            owner = call.__qualname__.split(".")[0]
+            raise ValueError(
+                f"--{word}: {owner} does not take it; it takes {', '.join('--' + w for w in accepted)}"
+            )
+        fitted[names[0]] = value
+    return fitted
+
+
+def check_words(model: str, given: Mapping[str, Any]) -> None:
+    """`fit_arguments` before loading, where the pipeline's class is known by then.
+
+    Raises:
+        ValueError: as there.
+    """
+    call = find_call(model)
+    if call is not None:
+        fit_arguments(call, given)
+
+
+def load_pipeline(model: str, dtype: Dtype, device: str) -> Any:
+    """Load a pipeline, its own progress bars switched off.
+
+    Raises:
+        ValueError: it is no pipeline that keystep can load.
+        OSError: files are missing or unreadable.
+    """
+    import diffusers
+    import torch
+    import transformers
+
+    import keystep
+
+    if model == TOY:  # loads in an instant; the bars of larger ones are welcome
+        diffusers.logging.disable_progress_bar()
+        transformers.logging.disable_progress_bar()
+    pipe = keystep.load(model, dtype=getattr(torch, dtype.value), device=device)
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
