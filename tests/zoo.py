@@ -24,7 +24,7 @@ TEXT = 7
 TEXT_WIDTH = 20
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # compared and hashed by identity
 class Zoo:
     """A way to build a pipeline and the arguments that belong to its size."""
 
@@ -32,7 +32,7 @@ class Zoo:
     build: Callable[[], Any]
     size: dict[str, int]
     latent: tuple[int, ...]  # one sample
-    layouts: tuple[str, ...]
+    layouts: tuple[str, ...]  # what its pipeline does
 
     def arguments(
         self, batch: int = 1, seed: int = 0, steps: int = STEPS, scale: float = 4.0
@@ -50,8 +50,25 @@ class Zoo:
             **self.size,
         }
 
-    def sample(self, pipe: Any, **kwargs: Any) -> torch.Tensor:
-        return pipe(**self.arguments(**kwargs)).frames
+    def sample(self, pipe: Any, call: dict[str, Any] | None = None, **kwargs: Any) -> torch.Tensor:
+        """Latents of one generation; `kwargs` go to `arguments`, `call` to the pipeline as it is."""
+        with torch.no_grad():
+            return pipe(**self.arguments(**kwargs), **(call or {})).frames
+
+    def inputs(self, pipe: Any, x: torch.Tensor, time: float, text: torch.Tensor) -> dict[str, Any]:
+        """Arguments of one call of the bare transformer, as the pipeline would pass them."""
+        arguments = {
+            "hidden_states": x,
+            "timestep": torch.full((x.shape[0],), time),
+            "encoder_hidden_states": text,
+            "return_dict": False,
+        }
+        config = pipe.transformer.config
+        if config.get("use_rotary_positional_embeddings"):
+            arguments["image_rotary_emb"] = pipe._prepare_rotary_positional_embeddings(
+                self.size["height"], self.size["width"], x.shape[1], torch.device("cpu")
+            )
+        return arguments
 
 
 def randomize(module: torch.nn.Module, seed: int = 0) -> torch.nn.Module:
