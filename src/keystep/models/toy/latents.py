@@ -1,8 +1,9 @@
 """Scene maps: the latent space of the toy model, specified by hand instead of learned by an encoder.
 
-Each of the 16 frames is a 16 x 16 grid of 6 channels: a Gaussian blob at the object whose width follows its
-radius, the blob times the hue (cosine, sine), the blob times a shape code (2), and the background's level.
-Only training uses this file: at inference the transformer makes such maps out of noise.
+Each of the 16 frames is a 16 x 16 grid of 7 channels: the hue (cosine, sine) and a shape code (2), both times
+a Gaussian blob at the object whose width follows its radius; the background's level; and the centre (x, y),
+the same in every cell. The centre lets the denoiser settle the path before the picture: without it, several
+faint objects compete in one clip. Only training uses this file: at inference the transformer makes the maps.
 
 Shape suffixes: B clips, F frames, Y grid rows, X grid columns, C channels.
 """
@@ -17,12 +18,11 @@ from keystep.models.toy.render import background_levels
 from keystep.models.toy.scenes import IMAGE_SIZE, Scenes
 
 GRID_SIZE = 16
-NUM_CHANNELS = 6
+NUM_CHANNELS = 7
 CELL = IMAGE_SIZE // GRID_SIZE  # pixels
 BLOB_WIDTH = 0.7  # standard deviation of the blob, in radii
-# Amplitudes set the noise level at which a quantity is decided: large maps hold many cells, so unit variance
-# would fix everything within the first sampling step.
-BLOB_GAIN, BACKGROUND_GAIN, BACKGROUND_MIDDLE = 3.0, 1.5, 0.45
+BLOB_GAIN, BACKGROUND_GAIN, CENTRE_GAIN = 8.0, 4.0, 0.1  # give every channel about unit variance
+BACKGROUND_MIDDLE = 0.45
 
 
 def _circle_codes(num_codes: int) -> torch.Tensor:
@@ -34,17 +34,19 @@ def scene_maps(scenes: Scenes) -> torch.Tensor:
     """Compute the clean latents of a batch of scenes.
 
     Returns:
-        float32, shape (B, C, F, Y, X), as the transformer takes it; values within about -3 to 3.
+        float32, shape (B, C, F, Y, X), as the transformer takes it; values within -8 to 8.
     """
     axis = (torch.arange(GRID_SIZE) + 0.5) * CELL
     width_BF1 = BLOB_WIDTH * scenes.radius_BF[..., None]
     row_BFX = torch.exp(-0.5 * ((axis - scenes.x_BF[..., None]) / width_BF1).square())
     column_BFY = torch.exp(-0.5 * ((axis - scenes.y_BF[..., None]) / width_BF1).square())
     blob_B1FYX = BLOB_GAIN * (column_BFY[..., :, None] * row_BFX[..., None, :])[:, None]
-    hue_BC = _circle_codes(len(COLOURS))[scenes.colour_B]
-    code_BC = _circle_codes(len(SHAPES))[scenes.shape_B]
-    factors_BC = torch.cat([torch.ones_like(hue_BC[:, :1]), hue_BC, code_BC], dim=1)
+    codes_BC = torch.cat(
+        [_circle_codes(len(COLOURS))[scenes.colour_B], _circle_codes(len(SHAPES))[scenes.shape_B]], dim=1
+    )
     level_NYX = F.avg_pool2d(background_levels()[:, None], CELL)[:, 0]
     ground_BYX = BACKGROUND_GAIN * (level_NYX[scenes.background_B] - BACKGROUND_MIDDLE)
     ground_B1FYX = ground_BYX[:, None, None].expand_as(blob_B1FYX)
-    return torch.cat([blob_B1FYX * factors_BC[:, :, None, None, None], ground_B1FYX], dim=1)
+    centre_BCF = CENTRE_GAIN * (torch.stack([scenes.x_BF, scenes.y_BF], dim=1) - IMAGE_SIZE / 2)
+    centre_BCFYX = centre_BCF[..., None, None].expand(-1, -1, -1, GRID_SIZE, GRID_SIZE)
+    return torch.cat([blob_B1FYX * codes_BC[:, :, None, None, None], ground_B1FYX, centre_BCFYX], dim=1)

@@ -10,8 +10,10 @@ from typing import Any
 import numpy as np
 import PIL.Image
 import torch
-from diffusers import DiffusionPipeline, LatteTransformer3DModel, SchedulerMixin
-from diffusers.utils import BaseOutput
+from diffusers.models.transformers.latte_transformer_3d import LatteTransformer3DModel
+from diffusers.pipelines.pipeline_utils import DiffusionPipeline
+from diffusers.schedulers.scheduling_utils import SchedulerMixin
+from diffusers.utils.outputs import BaseOutput
 from diffusers.utils.torch_utils import randn_tensor
 from diffusers.video_processor import VideoProcessor
 from transformers import PreTrainedTokenizerFast, T5EncoderModel
@@ -148,22 +150,23 @@ class ToyPipeline(DiffusionPipeline):
         self._guidance_scale = guidance_scale
         self._interrupt = False
         embeds = self._embed(prompts, negatives, num_videos_per_prompt)
-        latents = self._prepare_latents(num_videos, generator, latents)
+        sample: torch.Tensor = self._prepare_latents(num_videos, generator, latents)
         self.scheduler.set_timesteps(num_inference_steps, device=self._execution_device)
         timesteps = self.scheduler.timesteps
+        progress_bar: Any = self.progress_bar  # its decorator hides the signature from type checkers
         self._num_timesteps = len(timesteps)
-        with self.progress_bar(total=len(timesteps)) as progress_bar:
+        with progress_bar(total=len(timesteps)) as bar:
             for step, timestep in enumerate(timesteps):
                 if self.interrupt:
                     continue
-                velocity = self._predict(latents, timestep, embeds)
-                latents = self.scheduler.step(velocity, timestep, latents, return_dict=False)[0]
+                velocity = self._predict(sample, timestep, embeds)
+                sample = self.scheduler.step(velocity, timestep, sample, return_dict=False)[0]
                 if callback_on_step_end is not None:
-                    returned = callback_on_step_end(self, step, timestep, {"latents": latents})
-                    latents = returned.get("latents", latents)
-                progress_bar.update()
+                    returned = callback_on_step_end(self, step, timestep, {"latents": sample})
+                    sample = returned.get("latents", sample)
+                bar.update()
 
-        frames = self._decode(latents, output_type)
+        frames = self._decode(sample, output_type)
         self.maybe_free_model_hooks()
         return ToyPipelineOutput(frames=frames) if return_dict else (frames,)
 

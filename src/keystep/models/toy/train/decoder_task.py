@@ -10,7 +10,7 @@ from keystep.models.toy.render import render
 from keystep.models.toy.scenes import NUM_FRAMES, sample_scenes, sample_training_captions
 
 _CLIPS_PER_BATCH, _FRAMES_PER_CLIP = 12, 4
-_MAX_NOISE = 0.25  # a denoiser's maps are never exact: white and smooth errors up to this size
+_MAX_NOISE = 0.6  # a denoiser's maps are never exact: white and smooth errors up to this size
 _L1_SHARE = 0.2  # the absolute error sharpens edges
 
 
@@ -25,15 +25,15 @@ class DecoderTask:
     hold_share = 0.3
 
     def __init__(self, compiled: bool = True) -> None:
-        self.module = SceneDecoder()
-        for block in self.module.blocks:
-            nn.init.zeros_(block.down.weight)
+        self.decoder = SceneDecoder()
+        self.module: nn.Module = self.decoder
         if compiled:
             self.module.compile()
 
-    def matrices(self) -> list[nn.Parameter]:
+    def matrices(self) -> list[Tensor]:
         """The MLP weights of the blocks."""
-        return [weight for block in self.module.blocks for weight in (block.up.weight, block.down.weight)]
+        layers = (layer for layer in self.decoder.blocks.modules() if isinstance(layer, nn.Linear))
+        return [layer.weight for layer in layers]
 
     def loss(self, generator: torch.Generator) -> Tensor:
         """Squared plus some absolute error of one batch, pixels in [-1, 1]."""

@@ -16,11 +16,7 @@ from keystep.models.toy.scenes import sample_scenes, sample_training_captions
 from keystep.models.toy.text import build_text_encoder, build_tokenizer, embed_prompts
 
 NUM_TRAIN_TIMESTEPS = 1000
-_LOGIT_MEAN, _LOGIT_STD, _UNIFORM_SHARE = (
-    1.2,
-    1.4,
-    0.15,
-)  # a quarter of the mass above t = 0.9: motion is decided there
+_LOGIT_MEAN, _LOGIT_STD, _UNIFORM_SHARE = 2.1, 1.4, 0.15  # motion is decided above t = 0.9
 _EMPTY_SHARE = 0.1  # prompts dropped, for classifier-free guidance
 _WORD_DROP = 0.05  # size, pace and background are sometimes left open, so that short prompts work too
 
@@ -37,11 +33,13 @@ class DenoiserTask:
     name = "denoiser"
     hold_share = 0.4
 
-    def __init__(self, batch_size: int = 16, num_layers: int = 4, compiled: bool = True) -> None:
+    def __init__(self, batch_size: int = 8, num_layers: int = 4, compiled: bool = True) -> None:
         self.batch_size = batch_size
         self.tokenizer = build_tokenizer()
         self.transformer, self.text_encoder = build_transformer(num_layers), build_text_encoder()
-        self.module = nn.ModuleDict({"transformer": self.transformer, "text_encoder": self.text_encoder})
+        self.module: nn.Module = nn.ModuleDict(
+            {"transformer": self.transformer, "text_encoder": self.text_encoder}
+        )
         for block in self._blocks():
             _use_plain_attention(block)
             if compiled:
@@ -50,7 +48,7 @@ class DenoiserTask:
     def _blocks(self) -> list[nn.Module]:
         return [*self.transformer.transformer_blocks, *self.transformer.temporal_transformer_blocks]
 
-    def matrices(self) -> list[nn.Parameter]:
+    def matrices(self) -> list[Tensor]:
         """Weights of the linear layers inside the blocks."""
         layers = (
             layer for block in self._blocks() for layer in block.modules() if isinstance(layer, nn.Linear)

@@ -28,7 +28,7 @@ class Task(Protocol):
         """Draw a batch and return its scalar loss."""
         ...
 
-    def matrices(self) -> list[nn.Parameter]:
+    def matrices(self) -> list[Tensor]:
         """The weights that Muon updates; AdamW gets the others."""
         ...
 

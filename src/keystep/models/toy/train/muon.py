@@ -58,7 +58,7 @@ class Muon(torch.optim.Optimizer):
         self._dtype = dtype
 
     @torch.no_grad()
-    def step(self, closure: None = None) -> None:
+    def step(self, closure: None = None) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Apply one update to every parameter that has a gradient."""
         for group in self.param_groups:
             stacks: dict[torch.Size, list[Tensor]] = defaultdict(list)
@@ -69,7 +69,8 @@ class Muon(torch.optim.Optimizer):
                 updates = torch.stack([self._momentum(param, group["momentum"]) for param in params])
                 scale = max(1.0, shape[0] / shape[1]) ** 0.5
                 steps = orthogonalise(updates, self._dtype).mul_(-group["lr"] * scale)
-                torch._foreach_add_(params, list(steps))
+                for param, update in zip(params, steps, strict=True):
+                    param.add_(update)
 
     def _momentum(self, param: Tensor, decay: float) -> Tensor:
         state = self.state[param]
