@@ -6,7 +6,7 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 from keystep.engine.session import Method, Session, attached, session_of
-from keystep.methods.registry import build
+from keystep.methods.registry import METHODS, build
 from keystep.models.spec import ModelSpec
 from keystep.what import Guidance
 
@@ -97,6 +97,11 @@ def load(model: str, *, device: str = "cpu", dtype: Any = None) -> Any:
 def _method(method: str | Method, options: dict[str, Any]) -> Method:
     if isinstance(method, str):
         return build(method, **options)
+    if isinstance(method, type) or not callable(getattr(method, "policy", None)):
+        raise ValueError(
+            f"method: given {method!r}, allowed: a name ({', '.join(METHODS)}), a method object such as "
+            "keystep.AdaCache(), or a keystep.Policy"
+        )
     if options:
         raise ValueError(
             f"options {sorted(options)}: allowed only with a method's name; this one is an object: {method!r}"

@@ -7,7 +7,7 @@ from itertools import combinations
 
 from keystep.errors import require
 from keystep.how import Predictor
-from keystep.what import Attention, AttentionResidual, Branch, PrefixResidual, Site, Span
+from keystep.what import Attention, AttentionResidual, Branch, PrefixResidual, Probe, Site, Span
 from keystep.when import Controller
 
 
@@ -40,10 +40,10 @@ class Rule:
                 raise ValueError(
                     f"Rule on {self.label}: its controller measures inside the model; use a schedule"
                 )
-            is_before_span = isinstance(self.what, Span) and isinstance(signal.probe, PrefixResidual)
-            if self.when.asks and not is_before_span:
+            if self.when.asks and not _is_probed_before(self.what, signal.probe):
                 raise ValueError(
-                    f"Rule on {self.label}: a controller that asks needs a Span and a PrefixResidual probe"
+                    f"Rule on {self.label}: a controller that asks needs a Span(start=n) with n >= 1 and the probe "
+                    f"PrefixResidual(stop=n) in front of it, given {signal.probe}"
                 )
             if isinstance(signal.probe, AttentionResidual) and isinstance(self.what, Attention):
                 raise ValueError(
@@ -76,14 +76,22 @@ class Policy:
     def __post_init__(self) -> None:
         for one, other in combinations(self.rules, 2):
             if _overlap(one.what, other.what):
+                raise ValueError(f"Policy {self.name!r}: two rules on one site: {one.label} and {other.label}")
+            sites = (one.what, other.what)
+            if any(isinstance(s, Span) and s.start for s in sites) and any(isinstance(s, Attention) for s in sites):
                 raise ValueError(
-                    f"Policy {self.name!r}: two rules on one site: {one.label} and {other.label}"
+                    f"Policy {self.name!r}: {one.label} and {other.label}: attention rules go with Span(start=0) only, "
+                    "for the blocks before the span lie outside it"
                 )
 
     def policy(self, model: str, num_evaluations: int) -> Policy:
         """A policy is its own method: the same for every model and length of run."""
         del model, num_evaluations
         return self
+
+
+def _is_probed_before(site: Site, probe: Probe) -> bool:
+    return isinstance(site, Span) and isinstance(probe, PrefixResidual) and probe.stop == site.start
 
 
 def _overlap(one: Site, other: Site) -> bool:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from torch import nn
 
-from keystep.engine.seats import BlockSeat, ExitSeat, InputTap, ModelSeat, Tap
+from keystep.engine.restore import replace_attribute
+from keystep.engine.seats import BlockSeat, ExitSeat, ModelSeat
+from keystep.engine.tap import put_tap, show_input, show_output
 from keystep.policy import Policy
 from keystep.what import Attention, AttentionResidual, Branch, Guidance, Span
 
@@ -16,22 +18,6 @@ if TYPE_CHECKING:
     from keystep.models.spec import ModelSpec
 
 CALL = "_compiled_call_impl"  # what nn.Module.__call__ prefers: outside the forward, its hooks and its compiled code
-
-
-def replace_attribute(stack: ExitStack, owner: Any, name: str, value: object) -> None:
-    """Set an instance attribute until the stack closes; then put back exactly what was (or was not) there."""
-    attributes = vars(owner)
-    missing = object()
-    before = attributes.get(name, missing)
-
-    def restore() -> None:
-        if before is missing:
-            del attributes[name]
-        else:
-            attributes[name] = before
-
-    attributes[name] = value
-    stack.callback(restore)
 
 
 def seat(stack: ExitStack, module: nn.Module, value: ModelSeat | BlockSeat | ExitSeat) -> None:
@@ -95,9 +81,7 @@ def _tap_attention(
         for (list_name, index), block_seat in seats.items():
             name = pattern.format(index)
             if name.startswith(f"{list_name}.{index}."):
-                attention = module.get_submodule(name)
-                tap = Tap(attention.forward)
-                replace_attribute(stack, attention, "forward", tap)
+                tap = put_tap(stack, module.get_submodule(name), show_output)
                 block_seat.attention.append((name, kind, tap))
 
 
@@ -112,14 +96,27 @@ def _tap_residual(
     num_blocks = sum(name == list_name for name, _ in seats)
     index = int(probe.depth * (num_blocks - 1))
     if seats[list_name, index].measured is None:
-        norm = module.get_submodule(f"{list_name}.{index}.{after}")
-        tap = InputTap(norm.forward)
-        replace_attribute(stack, norm, "forward", tap)
-        seats[list_name, index].measured = tap
+        following = module.get_submodule(f"{list_name}.{index}.{after}")
+        seats[list_name, index].measured = put_tap(stack, following, show_input)
+
+
+def check_spec(spec: ModelSpec, module: nn.Module) -> None:
+    """Raise if a name in the spec is not in the model."""
+    names = {name for name, _ in module.named_modules()}
+    attention = {f"attention[{kind}]": pattern.format(0) for kind, pattern in spec.attention.items()}
+    residual = {"residual": f"{spec.residual[0]}.0.{spec.residual[1]}"}
+    for field, name in {"exit": spec.exit, **{f"blocks {n}": n for n in spec.blocks}, **attention, **residual}.items():
+        if name not in names:
+            top = sorted({n.split(".")[0] for n in names} - {""})
+            raise ValueError(
+                f"spec {spec.name!r}, {field}: {type(module).__name__} has no module {name!r}; at the top it has "
+                f"{', '.join(top)}"
+            )
 
 
 def check_sites(policy: Policy, spec: ModelSpec, module: nn.Module, guidance: Guidance) -> None:
     """Raise if a rule matches nothing in the model; the message lists what there is."""
+    check_spec(spec, module)
     num_blocks = len(list(module.get_submodule(spec.blocks[0]).children()))
     for rule in policy.rules:
         site = rule.what
@@ -134,6 +131,8 @@ def check_sites(policy: Policy, spec: ModelSpec, module: nn.Module, guidance: Gu
             raise ValueError(
                 f"{rule.label} matches no site of {spec.transformer}: it has blocks 0 to {num_blocks - 1}"
             )
+        if rule.when.asks and guidance.kind == "separate" and guidance.order[0] != "cond":
+            raise ValueError(f"{rule.label}: its controller needs the conditional call first, but guidance is {guidance}")
         if isinstance(site, Branch):
             check_branch(rule.label, site, spec, guidance)
 
@@ -146,7 +145,6 @@ def check_branch(label: str, site: Branch, spec: ModelSpec, guidance: Guidance) 
         )
     if guidance.kind == "separate" and guidance.order[0] != "cond":
         raise ValueError(
-            f"{label}: needs the conditional call first, but guidance is {guidance.kind}:{guidance.order}"
-        )
+            f"{label}: needs the conditional call first, but guidance is {guidance}")
     if not spec.can_split_frequencies:
         raise ValueError(f"{label}: the output of {spec.transformer} does not end in latent height and width")

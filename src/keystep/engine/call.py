@@ -17,7 +17,7 @@ from keystep.what.branch import rows_of
 from keystep.when import Signal
 
 if TYPE_CHECKING:
-    from keystep.engine.seats import Tap
+    from keystep.engine.tap import Tap
     from keystep.models.spec import ModelSpec
 
 
@@ -132,7 +132,7 @@ class Call:
 
     def collect_attention(self, site: str, kind: str, tap: Tap) -> None:
         """After a block ran: store what was computed, if it will be used."""
-        value, tap.value = tap.value, None
+        value = tap.take()
         rule = self.run.rule_on(Attention, kind)
         if rule is None or tap.should_skip:
             return
@@ -175,7 +175,7 @@ class Call:
         if rows == "lead":
             after, before = rows_of(after, LEAD, self.active), rows_of(before, LEAD, self.active)
         value, samples = after - before, self.samples * len(branches)
-        key = (span.label, f"probe:{rows}", "+".join(branches))
+        key = (f"probe of {span.label}", rows, "+".join(branches))
         entries = self.run.histories.get(key)
         previous = entries[-1].values[0] if entries else None
         measurements = [

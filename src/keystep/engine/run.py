@@ -61,10 +61,20 @@ class Run:
         self._expected, self._last_use = self._planner.look_ahead(1, self._states, {})
         self._evaluation = 0
         self._num_calls = 0
+        self._seen: tuple[str, ...] = ()  # branches of this evaluation's calls so far
         self.model = ""
         self.sites: dict[str, tuple[str, ...]] = {}  # attention module -> names of the tensors it returns
         self._clock = time.perf_counter()
         self._note_absent_rules(policy)
+        self._check_times()
+
+    def _check_times(self) -> None:
+        for rule in self._planner.rules:
+            if rule.how.needs_time and len(self._times) < self.num_evaluations:
+                raise ValueError(
+                    f"times: given {len(self._times)} for {self.num_evaluations} evaluations, but {rule.label} weighs by "
+                    "the spacing of timesteps; pass begin(..., times=[...]) one for each evaluation"
+                )
 
     def _note_absent_rules(self, policy: Policy) -> None:
         self.trace.notes.extend(policy.notes)
@@ -97,19 +107,19 @@ class Run:
         if self.plan is None:
             self._open_evaluation(model)
         if self._num_calls >= len(self.calls):
-            layout = f"{self.guidance.kind}:{','.join(self.guidance.order)}"
             raise RuntimeError(
-                f"guidance: the model was called {self._num_calls + 1} times in one evaluation, but the layout {layout!r} "
+                f"guidance: the model was called {self._num_calls + 1} times in one evaluation, but the layout {self.guidance} "
                 f"has {len(self.calls)} call(s) when guidance is {'on' if len(self.branches) > 1 else 'off'}; "
                 "pass guidance= to accelerate() with the layout of this pipeline"
             )
         branches = self.calls[self._num_calls]
         self._num_calls += 1
+        self._seen += branches
         return branches
 
     def _open_evaluation(self, model: str) -> None:
         self._evaluation += 1
-        self._num_calls = 0
+        self._num_calls, self._seen = 0, ()
         if model != self.model:
             self._change_model(model)
         self.plan = self._planner.plan(self._evaluation, self._states, self._held)
@@ -136,7 +146,10 @@ class Run:
         assert self.plan is not None
         for branch in self.plan.branches_of(rule):
             if self.keeps(rule, branch):
-                self.histories.trim_rule(rule.label, branch, rule.how.num_entries - 1)
+                num_kept = rule.how.num_entries - 1
+                self.histories.trim_rule(rule.label, branch, num_kept)
+                entries = self._held.get((rule.label, branch), ())
+                self._held[rule.label, branch] = entries[len(entries) - min(num_kept, len(entries)) :]
 
     def settle(self, rule: Rule, action: str) -> None:
         """The answer at a probe: replaces "ask" in the plan of this evaluation, also for its later calls."""
@@ -157,8 +170,8 @@ class Run:
     def close_evaluation(self) -> None:
         """The sampler took its step: feed the controllers, write the row, drop what nobody will use."""
         assert self.plan is not None, "closed only after a model call"
+        self._check_calls()
         plan, measured = self.plan, self._read_measurements()
-        held = self._held
         for rule in self._planner.rules:
             if plan.steps[rule.label].is_visited:
                 self._states[rule.label] = rule.when.update(
@@ -168,12 +181,20 @@ class Run:
                     measured.get(rule.label, {}),
                 )
             for branch in plan.branches_of(rule):
-                if plan.computes(rule.label) and self.keeps(rule, branch):
-                    entries = (*held.get((rule.label, branch), ()), self._evaluation)
-                    held[rule.label, branch] = entries[-rule.how.num_entries :]
+                if branch in self._seen and plan.computes(rule.label) and self.keeps(rule, branch):
+                    self._held[rule.label, branch] = (*self._held.get((rule.label, branch), ()), self._evaluation)
         self._drop_unused()
         self._write_row(plan, measured)
         self.plan, self.lead_output = None, None
+
+    def _check_calls(self) -> None:
+        """Guidance may pause in mid-run (a branch is not called then), but the first evaluation shows the layout."""
+        if self._num_calls < len(self.calls) and self._evaluation == 1:
+            raise RuntimeError(
+                f"guidance: the model was called {self._num_calls} time(s) in the first evaluation, but the layout "
+                f"{self.guidance} has {len(self.calls)}; "
+                "pass guidance= to accelerate() with the layout of this pipeline"
+            )
 
     def _read_measurements(self) -> dict[str, dict[str, float]]:
         measured: dict[str, dict[str, float]] = {}

@@ -1,8 +1,7 @@
 """Seats: what sits in front of a module while a policy is attached.
 
 `ModelSeat`, `BlockSeat` and `ExitSeat` take the place of the module's call, outside anything `torch.compile` may have
-made of it; `Tap` and `InputTap` take the place of a `forward` inside a block, and are plain enough to be compiled with
-it: they look at one flag and one tensor.
+made of it. What has to happen inside a block is left to taps (`tap.py`).
 """
 
 from __future__ import annotations
@@ -16,8 +15,9 @@ import torch
 from keystep.engine.call import Call
 from keystep.engine.outputs import sample_of, with_sample
 from keystep.engine.run import Run
+from keystep.engine.tap import Tap
 from keystep.what import LEAD, Branch
-from keystep.what.branch import rows_of, select_branches
+from keystep.what.branch import check_rows, rows_of, select_branches
 
 if TYPE_CHECKING:
     from keystep.engine.session import Session
@@ -37,32 +37,32 @@ class ModelSeat:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Evaluate the model, or what the plan leaves of it."""
-        arguments = self.signature.bind_partial(*args, **kwargs).arguments
-        run = self.session.run_for_call(arguments)
+        bound = self.signature.bind_partial(*args, **kwargs)
+        run = self.session.run_for_call(bound.arguments)
         if run is None:
             return self.call_next(*args, **kwargs)
         try:
-            return self._evaluate(run, arguments, args, kwargs)
+            return self._evaluate(run, bound)
         except BaseException:
             self.session.abort()
             raise
 
-    def _evaluate(
-        self, run: Run, arguments: dict[str, Any], args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> Any:
+    def _evaluate(self, run: Run, bound: inspect.BoundArguments) -> Any:
         branches = run.open_call(self.name)
         assert run.plan is not None
         active: tuple[str, ...] = tuple(branch for branch in branches if branch in run.plan.active)
-        latent = arguments[self.spec.rows[0]]
+        latent = bound.arguments[self.spec.rows[0]]
+        check_rows(self.spec.rows[0], latent.shape[0], branches)
         run.check_shape((latent.shape[0] // len(branches), *latent.shape[1:]))
         if not active:
-            return with_sample(run.lead_output, self._predict(run, branches[0], sample_of(run.lead_output)))
+            (follower,) = branches  # separate guidance; the conditional call came first
+            return with_sample(run.lead_output, self._predict(run, follower, sample_of(run.lead_output)))
         if active != branches:
-            arguments = select_branches(arguments, self.spec.rows, branches, active)
-            args, kwargs = (), {k: v for k, v in arguments.items() if k not in ("args", "kwargs")}
-        self.session.call = Call(run, self.spec, self.module, active, arguments[self.spec.rows[0]])
+            bound.arguments.update(select_branches(bound.arguments, self.spec.rows, branches, active))
+        self.session.call = Call(run, self.spec, self.module, active, bound.arguments[self.spec.rows[0]])
         try:
-            output = self.call_next(*args, **kwargs)
+            with self.session.graph_budget():
+                output = self.call_next(*bound.args, **bound.kwargs)
         finally:
             self.session.call = None
         return self._complete(run, output, branches, active)
@@ -110,7 +110,7 @@ class BlockSeat:
         self.list_name = list_name
         self.index = index
         self.attention: list[tuple[str, str, Tap]] = []
-        self.measured: InputTap | None = None
+        self.measured: Tap | None = None
         self.positions = [
             list(inspect.signature(module.forward).parameters).index(name) for name in spec.streams
         ]
@@ -129,13 +129,17 @@ class BlockSeat:
             call.enter_block(self.index, streams[0])
         if call.is_skipping:
             return streams if len(streams) > 1 else streams[0]
-        for site, kind, tap in self.attention:
-            call.prepare_attention(site, kind, tap)
-        output = self.call_next(*args, **kwargs)
-        for site, kind, tap in self.attention:
-            call.collect_attention(site, kind, tap)
-        if self.measured is not None:
-            call.measure_attention(self.measured.take(), streams[0])
+        try:
+            for site, kind, tap in self.attention:
+                call.prepare_attention(site, kind, tap)
+            output = self.call_next(*args, **kwargs)
+            for site, kind, tap in self.attention:
+                call.collect_attention(site, kind, tap)
+            if self.measured is not None:
+                call.measure_attention(self.measured.take(), streams[0])
+        finally:
+            for _, _, tap in self.attention:
+                tap.reset()
         return output
 
 
@@ -150,38 +154,3 @@ class ExitSeat:
         """Leave the span, then run the module."""
         call = self.session.call
         return self.call_next(hidden if call is None else call.leave_span(hidden), *args, **kwargs)
-
-
-class Tap:
-    """In place of an attention module's `forward`: hands out a prediction, or shows what was computed."""
-
-    def __init__(self, forward: Callable[..., Any]) -> None:
-        self.forward = forward
-        self.should_skip = False
-        self.value: Any = None
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """The attention output, computed or predicted."""
-        if self.should_skip:
-            return self.value
-        self.value = self.forward(*args, **kwargs)
-        return self.value
-
-
-class InputTap:
-    """In place of a module's `forward`: shows its first argument."""
-
-    def __init__(self, forward: Callable[..., Any]) -> None:
-        self.forward = forward
-        self.value: torch.Tensor | None = None
-
-    def __call__(self, hidden: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
-        """The module's output."""
-        self.value = hidden
-        return self.forward(hidden, *args, **kwargs)
-
-    def take(self) -> torch.Tensor:
-        """The argument of the last call, no longer held here."""
-        value, self.value = self.value, None
-        assert value is not None, "taken after the block ran"
-        return value

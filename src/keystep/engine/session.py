@@ -6,15 +6,17 @@ import functools
 import threading
 import warnings
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import Any, Protocol
 
 from torch import nn
 
-from keystep.engine.attach import CALL, attach_model, check_free, check_sites, replace_attribute
+from keystep.engine.attach import CALL, attach_model, check_free, check_sites
 from keystep.engine.call import Call
+from keystep.engine.compiled import budget_for
 from keystep.engine.clock import first_index, is_guided, timesteps_of
+from keystep.engine.restore import replace_attribute
 from keystep.engine.run import Run
 from keystep.engine.seats import ModelSeat
 from keystep.engine.summary import summarize
@@ -66,12 +68,19 @@ class Session:
         self._scheduler = None if isinstance(target, nn.Module) else getattr(target, "scheduler", None)
         self._is_due = False  # set_timesteps was seen, the first evaluation not yet
         self._has_warned_beyond = False
+        self.graph_budget: Callable[[], AbstractContextManager[Any]] = nullcontext
         self._stack = ExitStack()
 
     # ---------------------------------------------------------------- attaching
 
     def attach(self) -> None:
         """Check everything, then put seats and taps in place; on any error nothing stays attached."""
+        self.graph_budget = budget_for(
+            block
+            for module in self.models.values()
+            for name in self.spec.blocks
+            for block in module.get_submodule(name).children()
+        )
         for name, module in self.models.items():
             check_free(name, module)
             check_sites(self.outline, self.spec, module, self.guidance)
@@ -95,6 +104,11 @@ class Session:
                     "accelerate the transformer and call begin() and step() of the session yourself"
                 )
         set_timesteps, step = scheduler.set_timesteps, scheduler.step
+        if hasattr(step, "keystep_session"):
+            raise ValueError(
+                "scheduler: another accelerated pipeline uses the same scheduler object; give this one its own: "
+                "pipe.scheduler = type(pipe.scheduler).from_config(pipe.scheduler.config)"
+            )
 
         @functools.wraps(set_timesteps)
         def begin_generation(*args: Any, **kwargs: Any) -> Any:
@@ -109,6 +123,7 @@ class Session:
             self.step()
             return result
 
+        vars(end_evaluation)["keystep_session"] = self
         replace_attribute(stack, scheduler, "set_timesteps", begin_generation)
         replace_attribute(stack, scheduler, "step", end_evaluation)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -95,8 +96,17 @@ class Trace:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
-        return asdict(self) | {"key_steps": self.key_steps, "seconds": self.seconds}
+        return _without_nan(asdict(self) | {"key_steps": self.key_steps, "seconds": self.seconds})
 
     def save(self, path: str | Path) -> None:
         """Write the trace as JSON."""
         Path(path).write_text(json.dumps(self.to_dict(), indent=1))
+
+
+def _without_nan(value: Any) -> Any:
+    """The same data with None for numbers that JSON cannot hold."""
+    if isinstance(value, dict):
+        return {key: _without_nan(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_without_nan(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -75,7 +75,8 @@ class FrequencyBands:
     low: Gain = Gain()
     high: Gain = Gain()
     radius: float = 0.2
-    num_entries: int = 1
+    num_entries = 1
+    needs_time = False
 
     def __post_init__(self) -> None:
         require(

@@ -41,6 +41,11 @@ class Predictor(Protocol):
         """Computed deltas needed before the first prediction."""
         ...
 
+    @property
+    def needs_time(self) -> bool:
+        """Whether it looks at `Moment.time`."""
+        ...
+
     def keep(self, delta: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """What to store of a computed delta."""
         ...

@@ -14,7 +14,8 @@ from keystep.how.history import Entry, Moment
 class Hold:
     """Reuse the newest computed delta; exact where features stand still."""
 
-    num_entries: int = 1
+    num_entries = 1
+    needs_time = False
 
     def keep(self, delta: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Store the delta itself."""

@@ -73,7 +73,12 @@ class Linear:
     """Extrapolate through the last two computed deltas with the given weight."""
 
     weight: Constant | Ramp | Spacing = Spacing()
-    num_entries: int = 2
+    num_entries = 2
+
+    @property
+    def needs_time(self) -> bool:
+        """Only for weights by spacing."""
+        return isinstance(self.weight, Spacing)
 
     def keep(self, delta: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Store the delta itself."""

@@ -33,6 +33,11 @@ class Taylor:
         """order + 1 computed deltas."""
         return self.order + 1
 
+    @property
+    def needs_time(self) -> bool:
+        """Unless it holds."""
+        return self.order > 0
+
     def keep(self, delta: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Store the delta itself."""
         return (delta,)

@@ -13,6 +13,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+from pydantic import ConfigDict
+
 from keystep.errors import require, unknown
 from keystep.how import Hold
 from keystep.policy import Policy, Rule
@@ -57,6 +59,8 @@ class MoReg:
     exponent: float = 8.0
     divisor: float = 1.0
     gradient: float = 10.0
+
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
 
     def __post_init__(self) -> None:
         if self.window is not None:

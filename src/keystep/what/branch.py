@@ -39,6 +39,9 @@ class Guidance:
             "('uncond', 'cond') or ('cond', 'uncond')",
         )
 
+    def __str__(self) -> str:
+        return f"{self.kind}:{','.join(self.order)}"
+
     @classmethod
     def parse(cls, text: str | Guidance) -> Guidance:
         """From `"batched:uncond,cond"`, `"separate:cond,uncond"` and the like."""
@@ -66,6 +69,15 @@ def rows_of(tensor: torch.Tensor, branch: str, branches: Sequence[str]) -> torch
     return tensor.chunk(len(branches))[list(branches).index(branch)]
 
 
+def check_rows(name: str, num_rows: int, branches: Sequence[str]) -> None:
+    """Raise `ValueError` if the rows of an argument do not divide by the number of branches."""
+    if num_rows % len(branches):
+        raise ValueError(
+            f"{name}: {num_rows} rows do not divide into the branches {', '.join(branches)}; is the guidance layout "
+            "right? Pass guidance='separate:cond,uncond' if the pipeline calls the model once per branch"
+        )
+
+
 def select_branches(
     arguments: dict[str, Any], names: Sequence[str], branches: Sequence[str], wanted: Sequence[str]
 ) -> dict[str, Any]:
@@ -78,22 +90,17 @@ def select_branches(
         wanted: the branches to keep, in the same order.
 
     Returns:
-        A new dict; tensors with one row are shared by all rows and stay as they are.
+        The cut arguments only; tensors with one row are shared by all rows and stay as they are.
 
     Raises:
         ValueError: if the rows of an argument do not divide by the number of branches.
     """
-    cut = dict(arguments)
+    cut: dict[str, Any] = {}
     for name in names:
         value = arguments.get(name)
         if not isinstance(value, torch.Tensor) or value.ndim == 0 or value.shape[0] == 1:
             continue
-        if value.shape[0] % len(branches):
-            raise ValueError(
-                f"{name}: {value.shape[0]} rows do not divide into the branches {tuple(branches)}; "
-                "is the guidance layout right? Pass guidance='separate:cond,uncond' if the pipeline calls "
-                "the model once per branch"
-            )
+        check_rows(name, value.shape[0], branches)
         parts = [rows_of(value, branch, branches) for branch in branches if branch in wanted]
         cut[name] = parts[0] if len(parts) == 1 else torch.cat(parts)
     return cut

@@ -1,0 +1,67 @@
+"""Taps: what takes the place of a `forward` inside a block, plain enough to be compiled together with the block.
+
+A tap's forward is a bound method of one shared function, and looks at one flag and one tensor of the tap: so all blocks
+of a kind share their compiled graphs, one for computing and one for skipping. Decisions are made before, outside.
+"""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Callable
+from contextlib import ExitStack
+from typing import Any
+
+import torch
+from torch import nn
+
+from keystep.engine.restore import replace_attribute
+
+TAP = "keystep_tap"
+
+
+class Tap:
+    """What a tapped module and the engine tell each other.
+
+    Attributes:
+        forward: the module's own forward.
+        should_skip: set by the engine: hand out `value` instead of computing.
+        value: the prediction to hand out, or what was seen.
+    """
+
+    def __init__(self, forward: Callable[..., Any]) -> None:
+        self.forward = forward
+        self.should_skip = False
+        self.value: Any = None
+
+    def reset(self) -> None:
+        """Compute again, hold nothing."""
+        self.should_skip, self.value = False, None
+
+    def take(self) -> Any:
+        """What was seen, no longer held here."""
+        value, self.value = self.value, None
+        return value
+
+
+def show_output(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
+    """The module's output, predicted or computed; a computed one is shown to the engine."""
+    tap: Any = self.keystep_tap
+    if tap.should_skip:
+        return tap.value
+    tap.value = tap.forward(*args, **kwargs)
+    return tap.value
+
+
+def show_input(self: nn.Module, hidden: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+    """The module's output; its first argument is shown to the engine."""
+    tap: Any = self.keystep_tap
+    tap.value = hidden
+    return tap.forward(hidden, *args, **kwargs)
+
+
+def put_tap(stack: ExitStack, module: nn.Module, forward: Callable[..., Any]) -> Tap:
+    """Tap a module with `show_output` or `show_input` until the stack closes."""
+    tap = Tap(module.forward)
+    replace_attribute(stack, module, TAP, tap)
+    replace_attribute(stack, module, "forward", types.MethodType(forward, module))
+    return tap
