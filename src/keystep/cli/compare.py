@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
-
-import typer
+from typing import TYPE_CHECKING, Any
 
 from keystep.cli import options
 
@@ -20,17 +18,12 @@ LEAD = "Every method against the plain video of the same prompt and seed."
 
 def compare(
     model: options.Model,
-    prompts: Annotated[Path, typer.Option(help="Text file with a prompt a line; # begins a comment.")],
+    prompts: options.PromptFile,
     out: options.OutFolder,
-    methods: Annotated[str, typer.Option(help="Comma-separated names; `keystep methods` lists them.")] = "",
-    policy: Annotated[
-        list[Path] | None,
-        typer.Option(help="A policy file, compared under its stem; repeat for more."),
-    ] = None,
-    seeds: Annotated[str, typer.Option(help="Comma-separated seeds of the initial noise.")] = "0",
-    pairs: Annotated[
-        int, typer.Option(min=0, help="Timed pairs for each method, prompt and seed; 0 = no timing.")
-    ] = 1,
+    methods: options.Methods = "",
+    policy: options.PolicyFiles = None,
+    seeds: options.Seeds = "0",
+    pairs: options.Pairs = 1,
     negative_prompt: options.NegativePrompt = None,
     steps: options.Steps = None,
     frames: options.Frames = None,

@@ -5,30 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
-
-import typer
+from typing import Any
 
 from keystep.cli import options
 
 
 def generate(
     model: options.Model,
-    prompt: Annotated[str, typer.Option(help="What the video shows.")],
-    out: Annotated[Path, typer.Option(help="The video file to write, ending in .mp4.")],
-    method: Annotated[
-        str | None, typer.Option(help="How to accelerate; `keystep methods` lists them, `none` = plain.")
-    ] = None,
-    assignments: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="An option of the method; repeat for more."),
-    ] = None,
-    policy: Annotated[
-        Path | None,
-        typer.Option(
-            help="TOML, YAML or JSON file with a `method` key and its options, instead of --method."
-        ),
-    ] = None,
+    prompt: options.Prompt,
+    out: options.VideoFile,
+    method: options.Method = None,
+    assignments: options.Assignments = None,
+    policy: options.PolicyFile = None,
     negative_prompt: options.NegativePrompt = None,
     steps: options.Steps = None,
     seed: options.Seed = 0,
@@ -39,9 +27,7 @@ def generate(
     fps: options.Fps = options.DEFAULT_FPS,
     dtype: options.DtypeOption = options.Dtype.float32,
     device: options.Device = "cpu",
-    trace: Annotated[
-        Path | None, typer.Option(help="Also write what was computed and reused, as JSON.")
-    ] = None,
+    trace: options.TraceFile = None,
 ) -> None:
     """Generate one video, accelerated, and say what was skipped."""
     from keystep.cli import pipeline

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import traceback
+import warnings
 from collections.abc import Sequence
 from importlib.metadata import version
 from typing import Annotated
@@ -83,6 +84,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         Exit status: 0, 1 for an error of ours, 2 for one the user can mend, 130 after an interrupt.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
+    with warnings.catch_warnings():
+        warnings.showwarning = _show_warning
+        return _run(arguments)
+
+
+def _run(arguments: list[str]) -> int:
     try:
         result = app(
             [argument for argument in arguments if argument != DEBUG_FLAG], "keystep", standalone_mode=False
@@ -100,6 +107,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail(
             f"{type(error).__name__}: {_one_line(error)} (add {DEBUG_FLAG} for the traceback)", INTERNAL_ERROR
         )
+
+
+def _show_warning(message: Warning | str, *_: object) -> None:
+    err_console().print(f"[bold yellow]warning:[/] {escape(str(message))}", soft_wrap=True, highlight=False)
 
 
 def _one_line(error: BaseException) -> str:

@@ -63,19 +63,19 @@ def build_method(method: str | None, assignments: Sequence[str], policy: Path | 
     Raises:
         ValueError: neither or both are given, or a name or an option is wrong.
     """
+    options = parse_assignments(assignments)
     if (method is None) == (policy is None):
         raise ValueError("--method, --policy: give one of them (`keystep methods` lists the methods)")
-    options = parse_assignments(assignments)
     if policy is not None:
         options = read_policy_file(policy) | options
-        method = options.pop("method")
-    if method in PLAIN_NAMES:
+    name = options.pop("method") if method is None else method
+    if name in PLAIN_NAMES:
         if options:
-            raise ValueError(f"method {method!r} takes no options; given: {', '.join(options)}")
+            raise ValueError(f"method {name!r} takes no options; given: {', '.join(options)}")
         return None
     from keystep.methods import build
 
-    return build(method, **options)
+    return build(name, **options)
 
 
 def build_methods(names: str, policies: Sequence[Path]) -> dict[str, Any]:

@@ -21,19 +21,42 @@ class Dtype(str, Enum):
 
 
 Model = Annotated[str, typer.Option(help="`toy` (ships with keystep), a pipeline's folder, or a hub id.")]
-Seed = Annotated[int, typer.Option(min=0, help="Of the initial noise.")]
+Method = Annotated[
+    str | None, typer.Option(help="How to accelerate; `keystep methods` lists the names, `none` = plain.")
+]
+Methods = Annotated[str, typer.Option(help="Comma-separated names; `keystep methods` lists them.")]
+Assignments = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="An option of the method; repeat for more."),
+]
+PolicyFile = Annotated[
+    Path | None,
+    typer.Option(help="TOML, YAML or JSON file with a `method` key and its options, instead of --method."),
+]
+PolicyFiles = Annotated[
+    list[Path] | None, typer.Option(help="A policy file, compared under its stem; repeat for more.")
+]
+Prompt = Annotated[str, typer.Option(help="What the video shows.")]
+PromptFile = Annotated[Path, typer.Option(help="Text file with a prompt a line; # begins a comment.")]
 NegativePrompt = Annotated[str | None, typer.Option(help="What guidance moves away from.")]
-Steps = Annotated[int | None, typer.Option(min=1, help="Sampling steps. (default: the pipeline's own)")]
-Frames = Annotated[int | None, typer.Option(min=1, help="Frames of the video. (default: the pipeline's own)")]
-Height = Annotated[int | None, typer.Option(min=1, help="Pixels. (default: the pipeline's own)")]
-Width = Annotated[int | None, typer.Option(min=1, help="Pixels. (default: the pipeline's own)")]
+Seed = Annotated[int, typer.Option(min=0, help="Of the initial noise.")]
+Seeds = Annotated[str, typer.Option(help="Comma-separated seeds of the initial noise.")]
+Pairs = Annotated[
+    int, typer.Option(min=0, help="Timed pairs for each method, prompt and seed; 0 = no timing.")
+]
+Steps = Annotated[int | None, typer.Option(min=1, help="Sampling steps (default: the pipeline's own).")]
+Frames = Annotated[int | None, typer.Option(min=1, help="Frames (default: the pipeline's own).")]
+Height = Annotated[int | None, typer.Option(min=1, help="Pixels (default: the pipeline's own).")]
+Width = Annotated[int | None, typer.Option(min=1, help="Pixels (default: the pipeline's own).")]
 Guidance = Annotated[
     float | None,
-    typer.Option(min=0, help="Guidance scale; 1 or less switches it off. (default: the pipeline's own)"),
+    typer.Option(min=0, help="Guidance scale; 1 or less = off (default: the pipeline's own)."),
 ]
-Fps = Annotated[float, typer.Option(min=0.1, help="Frames per second of the file.")]
+Fps = Annotated[float, typer.Option(min=0.1, help="Frames per second of the files.")]
 DtypeOption = Annotated[Dtype, typer.Option(help="Precision of weights and computation.")]
 Device = Annotated[str, typer.Option(help="Where to run: cpu, cuda, cuda:1 ...")]
+VideoFile = Annotated[Path, typer.Option(help="The video file to write, ending in .mp4.")]
+TraceFile = Annotated[Path | None, typer.Option(help="Also write what was computed and reused, as JSON.")]
 OutFolder = Annotated[Path, typer.Option(help="Folder for everything that is written; made if absent.")]
 
 

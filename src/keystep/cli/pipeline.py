@@ -120,15 +120,15 @@ def load_pipeline(model: str, dtype: Dtype, device: str) -> Any:
         ValueError: it is no pipeline that keystep can load.
         OSError: files are missing or unreadable.
     """
-    import diffusers
     import torch
-    import transformers
+    from diffusers.utils import logging as diffusers_logging
+    from transformers.utils import logging as transformers_logging
 
     import keystep
 
     if model == TOY:  # loads in an instant; the bars of larger ones are welcome
-        diffusers.logging.disable_progress_bar()
-        transformers.logging.disable_progress_bar()
+        diffusers_logging.disable_progress_bar()
+        transformers_logging.disable_progress_bar()
     pipe = keystep.load(model, dtype=getattr(torch, dtype.value), device=device)
     pipe.set_progress_bar_config(disable=True)
     return pipe

@@ -85,7 +85,8 @@ def read_mp4(path: str | Path) -> tuple[NDArray[np.float32], float]:
 def _to_bytes(video: Video, scale: int) -> NDArray[np.uint8]:
     video = upscale(video, scale)
     _, height, width, _ = video.shape
-    padded = np.pad(video, ((0, 0), (0, height % 2), (0, width % 2), (0, 0)), mode="edge")
+    margins = np.array([(0, 0), (0, height % 2), (0, width % 2), (0, 0)])
+    padded = np.pad(video, margins, mode="edge")
     return (np.clip(np.nan_to_num(padded), 0, 1) * 255).round().astype(np.uint8)
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -85,7 +86,7 @@ def compute_ssim(video: Video, reference: Video) -> float:
     video, reference = _check_pair(video, reference)
     if min(video.shape[1:3]) < SSIM_WINDOW:
         raise ValueError(f"SSIM needs frames of at least {SSIM_WINDOW} pixels a side, not {video.shape[1:3]}")
-    per_frame = [
+    per_frame: Any = [  # scikit-image's hints allow tuples, which only come with options not used here
         structural_similarity(a, b, data_range=DATA_RANGE, channel_axis=-1, win_size=SSIM_WINDOW)
         for a, b in zip(video, reference, strict=True)
     ]

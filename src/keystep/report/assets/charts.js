@@ -30,7 +30,7 @@ function drawResponsively(host, draw) {
   }).observe(host);
 }
 
-// One line per rule, then one per guidance branch: in which evaluations it did something.
+// One line per rule, then one per guidance branch that did not run all the time and that no rule already shows.
 function timelineLines(trace) {
   const rules = [...new Set(trace.rows.flatMap((row) => Object.keys(row.decisions)))];
   const branches = [...new Set(trace.rows.flatMap((row) => row.branches))];
@@ -39,10 +39,11 @@ function timelineLines(trace) {
     isFull: (row) => row.decisions[name]?.action === "compute",
     isKnown: (row) => name in row.decisions,
   }));
-  if (branches.length > 1) {
-    for (const name of branches) {
-      lines.push({ name: `branch ${name}`, isFull: (row) => row.branches.includes(name), isKnown: () => true });
-    }
+  const pattern = (line) => trace.rows.map(line.isFull).join();
+  const shown = new Set(lines.map(pattern)).add(trace.rows.map(() => true).join());
+  for (const name of branches) {
+    const line = { name: `branch ${name}`, isFull: (row) => row.branches.includes(name), isKnown: () => true };
+    if (!shown.has(pattern(line))) lines.push(line);
   }
   return lines;
 }
