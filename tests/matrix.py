@@ -1,7 +1,7 @@
-"""The matrix of tests: methods x models x batch sizes x guidance, and a sampler that drives a bare transformer.
+"""The matrix of tests: methods x models x batch sizes x guidance, and a sampler for bare transformers.
 
-The full product is slow, so most laws take `pairs()`: every method on every model, with batch sizes, guidance and
-layouts dealt out so that every pair of values meets somewhere.
+The full product is slow, so most laws take `pairs()`: every method on every model, with batch sizes, guidance
+and layouts dealt out so that every pair of values meets somewhere.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from keystep.what import Attention, Branch, Span
 from keystep.when import Always, Every
 from tests.zoo import STEPS, ZOO, Zoo
 
-# Every part that belongs to a method, with constants that really skip on random weights within STEPS evaluations.
+# Constants that really skip on random weights within STEPS evaluations.
 METHODS: dict[str, Any] = {
     "fastercache": FasterCache(),
     "fastercache-attention": FasterCache(cfg=False),
@@ -31,13 +31,16 @@ METHODS: dict[str, Any] = {
 
 ALL_SITES = (Branch(), Span(), Attention())
 PREDICTORS = (FrequencyBands(), Hold(), Linear())
+
+
+def everywhere(when: Any, name: str) -> Policy:
+    """One rule on every kind of site."""
+    return Policy(tuple(Rule(s, when, p) for s, p in zip(ALL_SITES, PREDICTORS, strict=True)), name)
+
+
 NEVER: dict[str, Any] = {
-    "always": Policy(
-        tuple(Rule(s, Always(), p) for s, p in zip(ALL_SITES, PREDICTORS, strict=True)), "always"
-    ),
-    "every1": Policy(
-        tuple(Rule(s, Every(1), p) for s, p in zip(ALL_SITES, PREDICTORS, strict=True)), "every1"
-    ),
+    "always": everywhere(Always(), "always"),
+    "every1": everywhere(Every(1), "every1"),
     "codebook1": AdaCache({5.0: 1}, native=STEPS, moreg=True),
 }
 LAYOUTS = ("batched:uncond,cond", "batched:cond,uncond", "separate:cond,uncond")

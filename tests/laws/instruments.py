@@ -68,8 +68,8 @@ def snapshot(pipe: Any) -> dict[str, Any]:
         "type": type(scheduler),
         "keys": sorted(vars(scheduler)),
         "callables": {key for key, value in vars(scheduler).items() if callable(value)},
-        "step": scheduler.step.__func__,
-        "set_timesteps": scheduler.set_timesteps.__func__,
+        "step": getattr(scheduler.step, "__func__", scheduler.step),
+        "set_timesteps": getattr(scheduler.set_timesteps, "__func__", scheduler.set_timesteps),
     }
     state["pipe"] = sorted(vars(pipe))
     return state
@@ -95,8 +95,8 @@ def differences(before: Any, after: Any, path: str = "") -> list[str]:
 class Counters:
     """Counts the rows that really went through innermost Linear layers, with plain forward hooks.
 
-    `attention`: query projections of the cached attention modules, `ff`: feed-forward layers of the blocks, `model`:
-    the last projection. `cut()` ends an evaluation.
+    `attention`: query projections of the cached attention modules, `ff`: feed-forward layers of the blocks,
+    `model`: the last projection. `cut()` ends an evaluation.
     """
 
     def __init__(self, pipe: Any, kinds: tuple[str, ...] = ("attn1",)) -> None:

@@ -1,4 +1,4 @@
-"""L1: a policy that never skips is bit-identical to no policy, and so is the pipeline after the context is left."""
+"""L1: a policy that never skips is bit-identical to no policy, and so is the pipeline after it is left."""
 
 from __future__ import annotations
 
