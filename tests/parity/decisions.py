@@ -85,7 +85,9 @@ def compare_log(name: str, log: Log | None, rerun: Rerun) -> Iterator[Result]:
         text = "log of {}, trace of {}, {} model calls".format(*lengths)
         yield Result(f"{name} decisions", NAN, note=text)
         return
-    decisions = [different_decisions(entry, row) for entry, row in zip(log, rerun.trace.rows, strict=True)]
+    num_branches = 2 if rerun.trace.guided else 1
+    pairs = zip(log, rerun.trace.rows, strict=True)
+    decisions = [different_decisions(entry, row, num_branches) for entry, row in pairs]
     yield summarize(f"{name} decisions", decisions)
     rows = [different_counts(entry, counts) for entry, counts in zip(log, rerun.counts, strict=True)]
     yield summarize(f"{name} rows computed", rows)
@@ -103,12 +105,10 @@ def summarize(name: str, differences: list[list[str]]) -> Result:
     return Result(name, float(len(wrong)), note=f"of {len(differences)} evaluations{first}")
 
 
-def different_decisions(entry: dict[str, Any], row: Row) -> list[str]:
+def different_decisions(entry: dict[str, Any], row: Row, num_branches: int) -> list[str]:
     """Where a trace row says something else than the log; a log without a word on a site computed it."""
     expected: dict[str, Any] = {"cfg_step": "full" if entry.get("cfg_step", "full") == "full" else "part"}
-    found: dict[str, Any] = {
-        "cfg_step": "full" if "uncond" in row.branches or len(row.branches) > 1 else "part"
-    }
+    found: dict[str, Any] = {"cfg_step": "full" if len(row.branches) == num_branches else "part"}
     for key in [key for key in entry if key == "attn" or key.endswith("_attn")] or ["attn"]:
         expected[key] = entry.get(key, "computed")
         found[key] = "reused" if "attention" in row.skipped else "computed"
@@ -139,4 +139,4 @@ def norm_error(entry: dict[str, Any], output: torch.Tensor) -> float:
     uncond, cond = output.double().chunk(2)
     bins = (output.shape[-1] * output.shape[-2]) ** 0.5
     norms = [band.double().norm().item() * bins for band in FrequencyBands().keep(uncond - cond)]
-    return max(abs(ours - entry[key]) / entry[key] for key, ours in zip(BANDS, norms, strict=True))
+    return max(abs(ours - entry[key]) / (entry[key] or 1.0) for key, ours in zip(BANDS, norms, strict=True))

@@ -51,6 +51,7 @@ class Network:
         pipeline, scheduler: classes for free runs.
         channels: axis of the latents' channels.
         size: arguments of the pipeline for latents of one shape.
+        variance: whether the pipeline drops half of the output channels, as those of a learned variance.
         extras: further arguments of the forward.
     """
 
@@ -61,6 +62,7 @@ class Network:
     scheduler: type[Any]
     channels: int
     size: Callable[[torch.Size], dict[str, int]]
+    variance: bool = False
     extras: Callable[[torch.nn.Module, torch.Tensor], dict[str, Any]] = field(default=no_extras)
 
 
@@ -83,6 +85,7 @@ NETWORKS = (
         DDIMScheduler,
         1,
         latte_size,
+        variance=True,
     ),
     Network(
         "cogvideox",
@@ -92,7 +95,7 @@ NETWORKS = (
         CogVideoXDDIMScheduler,
         2,
         cogvideox_size,
-        rotary_embedding,
+        extras=rotary_embedding,
     ),
 )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,13 +49,13 @@ class Case:
     path: Path
     run: Callable[[str, Path], Iterable[Result]]
 
-    def results(self) -> list[Result]:
+    def results(self) -> Iterator[Result]:
         """Run it; anything that goes wrong is a failure of the case, not of the runner."""
         try:
-            return list(self.run(self.name, self.path))
+            yield from self.run(self.name, self.path)
         except Exception as error:
             text = " ".join(str(error).split())[:200]
-            return [Result(self.name, NAN, note=f"{type(error).__name__}: {text}")]
+            yield Result(self.name, NAN, note=f"{type(error).__name__}: {text}")
 
 
 def not_run(name: str, reason: str) -> Result:

@@ -134,9 +134,9 @@ def run_free(
     yield compare_series(f"{name} model_out", rerun.outputs, recording.outputs, note)
     yield compare_series(f"{name} latents", rerun.latents, recording.latents[1:])
     yield from compare_log(name, log, rerun)
-    options = pipeline_options(recording, scales)
-    if options is None:
-        yield not_run(f"{name} pipeline", "its guidance follows no rule of the pipeline")
+    options = pipeline_options(source, recording, scales)
+    if isinstance(options, str):
+        yield not_run(f"{name} pipeline", options)
         return
     rerun = run_pipeline(source, recording, method, source.network.scheduler.from_config(config), **options)
     note = source.network.pipeline.__name__
@@ -145,14 +145,19 @@ def run_free(
     yield from compare_log(f"{name} pipeline", log, rerun)
 
 
-def pipeline_options(recording: Recording, scales: list[float]) -> dict[str, Any] | None:
-    """How to make a pipeline guide as recorded: a constant scale, or CogVideoX's dynamic one."""
+def pipeline_options(source: Source, recording: Recording, scales: list[float]) -> dict[str, Any] | str:
+    """How to make a pipeline guide as recorded (constant, or as CogVideoX's does), or why it cannot."""
+    axis = source.network.channels
+    if source.network.variance != (recording.outputs[0].shape[axis] == 2 * recording.latents[0].shape[axis]):
+        return "the pipeline takes another number of output channels"
     if recording.branches == 1 or max(scales) <= 1:
-        return None
+        return "not guided"
     if len(set(scales)) == 1:
         return {"guidance_scale": scales[0]}
     num = len(scales)
     waves = [(1 - math.cos(math.pi * ((num - t) / num) ** 5.0)) / 2 for t in recording.times.tolist()]
     strength = round((max(scales) - 1) / max(waves), 3)
     is_dynamic = all(abs(1 + strength * w - s) < 1e-6 for w, s in zip(waves, scales, strict=True))
-    return {"guidance_scale": strength, "use_dynamic_cfg": True} if is_dynamic else None
+    if not is_dynamic:
+        return "the pipeline has no guidance like this"
+    return {"guidance_scale": strength, "use_dynamic_cfg": True}
