@@ -161,13 +161,13 @@ def codebook(name: str, steps: int, **options: object) -> Codebook:
 
 
 def test_codebook_decisions_by_hand() -> None:
-    """The paper's fast book at 30: distance per evaluation looks up the rate; 1, 2, 29 and 30 always compute."""
+    """Distance per evaluation looks up the rate; the first and the last two evaluations always compute."""
     fast = codebook("fast", 30)
     assert codebook_run(fast, {}, 30) == [1, 2, 8, 14, 20, 26, 29, 30]
     assert codebook_run(fast, dict.fromkeys(range(31), 9.0), 30) == list(range(1, 31))
     # at 2: .10 -> rate 5 -> 7; at 7: 1.0 / 5 = .20 -> 4 -> 11; at 11: 1.4 / 4 = .35 -> 2 -> 13;
-    # at 13: .08 / 2 -> 6 -> 19; at 19: 2.41 / 6 is above .40 -> 1 -> 20; at 20: .16 is not below .16 -> 4 -> 24;
-    # at 24: 0 -> 6 -> 30, but the last but one computes too
+    # at 13: .08 / 2 -> 6 -> 19; at 19: 2.41 / 6 is above .40 -> 1 -> 20;
+    # at 20: .16 is not below .16 -> 4 -> 24; at 24: 0 -> 6 -> 30, but the last but one computes too
     distances = {2: 0.10, 7: 1.0, 11: 1.4, 13: 0.08, 19: 2.41, 20: 0.16}
     assert codebook_run(fast, distances, 30) == [1, 2, 7, 11, 13, 19, 20, 24, 29, 30]
     slow = codebook("slow", 30)
