@@ -62,7 +62,10 @@ def test_element_wise_work_is_free():
 def test_counting_changes_no_bit():
     transformer = LATTE.build().transformer
     x = torch.randn(2, 4, 3, 8, 8)
-    arguments = {"timestep": torch.tensor([500, 500]), "encoder_hidden_states": torch.randn(2, TEXT, TEXT_WIDTH)}
+    arguments = {
+        "timestep": torch.tensor([500, 500]),
+        "encoder_hidden_states": torch.randn(2, TEXT, TEXT_WIDTH),
+    }
     with torch.no_grad():
         plain = transformer(x, **arguments).sample
         with FlopCounter() as counter:

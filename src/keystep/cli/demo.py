@@ -121,7 +121,7 @@ def _notes(summaries: Sequence[Summary]) -> list[str]:
     num_pairs = max((summary.speedup.num for summary in summaries if summary.speedup), default=0)
     pairs = f"{num_pairs} timed pair{'s' if num_pairs > 1 else ''}"
     return [
-        f"Speed-up: median of {pairs}, one prompt, one seed, one thread: this shows how the methods work and is "
-        "no benchmark.",
+        f"Speed-up: median of {pairs}, one prompt, one seed, one thread: this shows how the methods work and "
+        "is no benchmark.",
         "On so small a model fixed costs eat part of the speed-up: the compute ratio says what was skipped.",
     ]

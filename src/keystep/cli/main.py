@@ -7,6 +7,7 @@ import traceback
 import warnings
 from collections.abc import Sequence
 from importlib.metadata import version
+from itertools import pairwise
 from typing import Annotated
 
 import typer
@@ -94,11 +95,12 @@ def _run(arguments: list[str]) -> int:
         result = app(
             [argument for argument in arguments if argument != DEBUG_FLAG], "keystep", standalone_mode=False
         )
-        return result if isinstance(result, int) else OK
-    except (KeyboardInterrupt, typer.Abort):
+        # typer answers an interrupt with this status and no word
+        return _fail("interrupted", INTERRUPTED) if result == INTERRUPTED else result or OK
+    except typer.Abort:
         return _fail("interrupted", INTERRUPTED)
-    except typer.TyperException as error:  # wrong usage
-        return _fail(error.format_message(), error.exit_code)
+    except typer.TyperException as error:
+        return _fail(_describe_usage(error, arguments), error.exit_code)
     except Exception as error:
         if DEBUG_FLAG in arguments:
             traceback.print_exc()
@@ -107,6 +109,15 @@ def _run(arguments: list[str]) -> int:
         return _fail(
             f"{type(error).__name__}: {_one_line(error)} (add {DEBUG_FLAG} for the traceback)", INTERNAL_ERROR
         )
+
+
+def _describe_usage(error: typer.TyperException, arguments: list[str]) -> str:
+    # What typer says of a value out of range leaves the value out.
+    message = error.format_message()
+    options = getattr(getattr(error, "param", None), "opts", ())
+    separated = [part for argument in arguments for part in argument.split("=", 1)]
+    given = next((value for name, value in pairwise(separated) if name in options), None)
+    return message if given is None or given in message else f"{message}, given: {given!r}"
 
 
 def _show_warning(message: Warning | str, *_: object) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
+import textwrap
 from dataclasses import MISSING, fields
 from typing import Annotated, Any
 
@@ -55,13 +56,11 @@ def read_attributes(cls: type[Any]) -> dict[str, str]:
     _, _, text = (inspect.getdoc(cls) or "").partition("Attributes:\n")
     meanings: dict[str, str] = {}
     names: list[str] = []
-    for line in inspect.cleandoc(text).split("\n"):
+    for line in textwrap.dedent(text.split("\n\n")[0]).split("\n"):
         entry = _ENTRY.match(line)
         if entry:
             names = entry[1].split(", ")
             meanings |= dict.fromkeys(names, entry[2])
-        elif line.startswith(" "):
-            meanings |= {name: f"{meanings[name]} {line.strip()}" for name in names}
         else:
-            names = []  # another part of the docstring begins
+            meanings |= {name: f"{meanings[name]} {line.strip()}" for name in names}
     return meanings

@@ -85,13 +85,13 @@ def fit_arguments(call: Callable[..., Any], given: Mapping[str, Any]) -> dict[st
     Raises:
         ValueError: something was given that this pipeline does not take.
     """
+    # Only named parameters count: what lands in a pipeline's **kwargs is mostly ignored in silence.
     parameters = inspect.signature(call).parameters
-    takes_all = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
     fitted: dict[str, Any] = {}
     for word, value in given.items():
         if value is None:
             continue
-        names = [name for name in ARGUMENT_NAMES[word] if takes_all or name in parameters]
+        names = [name for name in ARGUMENT_NAMES[word] if name in parameters]
         if not names:
             accepted = [w for w, all_names in ARGUMENT_NAMES.items() if set(all_names) & set(parameters)]
             owner = call.__qualname__.split(".")[0]

@@ -17,12 +17,14 @@ class GenerationProgress:
     """
 
     def __init__(self, num_generations: int) -> None:
+        console = err_console()
         self._bars = Progress(
             TextColumn("{task.description:<24}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
-            console=err_console(),
+            console=console,
+            disable=not console.is_terminal,  # a log file wants no bars
             transient=True,
         )
         is_single = num_generations == 1
