@@ -76,9 +76,13 @@ class Policy:
     def __post_init__(self) -> None:
         for one, other in combinations(self.rules, 2):
             if _overlap(one.what, other.what):
-                raise ValueError(f"Policy {self.name!r}: two rules on one site: {one.label} and {other.label}")
+                raise ValueError(
+                    f"Policy {self.name!r}: two rules on one site: {one.label} and {other.label}"
+                )
             sites = (one.what, other.what)
-            if any(isinstance(s, Span) and s.start for s in sites) and any(isinstance(s, Attention) for s in sites):
+            if any(isinstance(s, Span) and s.start for s in sites) and any(
+                isinstance(s, Attention) for s in sites
+            ):
                 raise ValueError(
                     f"Policy {self.name!r}: {one.label} and {other.label}: attention rules go with Span(start=0) only, "
                     "for the blocks before the span lie outside it"

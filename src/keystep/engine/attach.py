@@ -105,7 +105,12 @@ def check_spec(spec: ModelSpec, module: nn.Module) -> None:
     names = {name for name, _ in module.named_modules()}
     attention = {f"attention[{kind}]": pattern.format(0) for kind, pattern in spec.attention.items()}
     residual = {"residual": f"{spec.residual[0]}.0.{spec.residual[1]}"}
-    for field, name in {"exit": spec.exit, **{f"blocks {n}": n for n in spec.blocks}, **attention, **residual}.items():
+    for field, name in {
+        "exit": spec.exit,
+        **{f"blocks {n}": n for n in spec.blocks},
+        **attention,
+        **residual,
+    }.items():
         if name not in names:
             top = sorted({n.split(".")[0] for n in names} - {""})
             raise ValueError(
@@ -132,7 +137,9 @@ def check_sites(policy: Policy, spec: ModelSpec, module: nn.Module, guidance: Gu
                 f"{rule.label} matches no site of {spec.transformer}: it has blocks 0 to {num_blocks - 1}"
             )
         if rule.when.asks and guidance.kind == "separate" and guidance.order[0] != "cond":
-            raise ValueError(f"{rule.label}: its controller needs the conditional call first, but guidance is {guidance}")
+            raise ValueError(
+                f"{rule.label}: its controller needs the conditional call first, but guidance is {guidance}"
+            )
         if isinstance(site, Branch):
             check_branch(rule.label, site, spec, guidance)
 
@@ -144,7 +151,6 @@ def check_branch(label: str, site: Branch, spec: ModelSpec, guidance: Guidance) 
             f"{label} matches no site of {spec.transformer}; guidance branches: {', '.join(guidance.order)}"
         )
     if guidance.kind == "separate" and guidance.order[0] != "cond":
-        raise ValueError(
-            f"{label}: needs the conditional call first, but guidance is {guidance}")
+        raise ValueError(f"{label}: needs the conditional call first, but guidance is {guidance}")
     if not spec.can_split_frequencies:
         raise ValueError(f"{label}: the output of {spec.transformer} does not end in latent height and width")

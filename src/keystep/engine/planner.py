@@ -35,6 +35,13 @@ class EvaluationPlan:
     active: tuple[str, ...]
     steps: dict[str, Step]
 
+    def agrees(self, other: EvaluationPlan | None) -> bool:
+        """Whether both plans do the same, for whatever reasons."""
+        return other is not None and self.active == other.active and self._actions() == other._actions()
+
+    def _actions(self) -> dict[str, tuple[Plan, bool]]:
+        return {label: (step.action, step.is_visited) for label, step in self.steps.items()}
+
     def computes(self, label: str) -> bool:
         """Whether the rule's sites are really computed."""
         step = self.steps[label]
@@ -60,11 +67,25 @@ class Planner:
         """Controller states at the begin of a run."""
         return {rule.label: rule.when.begin(self.num_evaluations) for rule in self.rules}
 
-    def plan(self, evaluation: int, states: Mapping[str, Any], held: Held) -> EvaluationPlan:
-        """The plan of one evaluation, outer sites first."""
+    def plan(
+        self,
+        evaluation: int,
+        states: Mapping[str, Any],
+        held: Held,
+        last: Mapping[tuple[str, str], int] | None = None,
+    ) -> EvaluationPlan:
+        """The plan of one evaluation, outer sites first.
+
+        `last` tells when each rule and branch was last computed, where not everything computed is held.
+        """
+        last = last or {key: entries[-1] for key, entries in held.items() if entries}
         active, steps, is_inside = self.branches, {}, False
         for rule in self.rules:
-            step = self._step(rule, evaluation, states[rule.label], held, active, is_inside)
+            if is_inside:
+                step = Step("skip", "inside a skipped span", is_visited=False)
+            else:
+                needed = (rule.what.name,) if isinstance(rule.what, Branch) else active
+                step = self._step(rule, evaluation, states[rule.label], held, last, needed)
             steps[rule.label] = step
             if step.action == "skip" and isinstance(rule.what, Branch):
                 active = tuple(branch for branch in active if branch != rule.what.name)
@@ -72,26 +93,27 @@ class Planner:
         return EvaluationPlan(evaluation, active, steps)
 
     def _step(
-        self, rule: Rule, evaluation: int, state: Any, held: Held, active: tuple[str, ...], is_inside: bool
+        self,
+        rule: Rule,
+        evaluation: int,
+        state: Any,
+        held: Held,
+        last: Mapping[tuple[str, str], int],
+        needed: tuple[str, ...],
     ) -> Step:
-        if is_inside:
-            return Step("skip", "inside a skipped span", is_visited=False)
         if evaluation > self.num_evaluations:
             return Step("compute", "beyond the schedule")
         action = rule.when.plan(state, evaluation)
         if action == "compute":
             return Step("compute", "measured" if rule.when.signals else "scheduled")
-        needed = (rule.what.name,) if isinstance(rule.what, Branch) else active
         for branch in needed:
-            entries = held.get((rule.label, branch), ())
-            if len(entries) < rule.how.num_entries:
-                return Step(
-                    "compute", f"fallback: {len(entries)} of {rule.how.num_entries} entries for {branch}"
-                )
-            if rule.max_age is not None and evaluation - entries[-1] > rule.max_age:
-                return Step(
-                    "compute", f"fallback: stale, {branch} is {evaluation - entries[-1]} evaluations old"
-                )
+            key = (rule.label, branch)
+            age = evaluation - last.get(key, evaluation)
+            if rule.max_age is not None and age > rule.max_age:
+                return Step("compute", f"fallback: stale, {branch} is {age} evaluations old")
+            num_held = len(held.get(key, ()))
+            if num_held < rule.how.num_entries:
+                return Step("compute", f"fallback: {num_held} of {rule.how.num_entries} entries for {branch}")
         return Step(action, "measured" if rule.when.signals else "scheduled")
 
     def keeps_all(self, rule: Rule) -> bool:

@@ -58,6 +58,7 @@ class Run:
         self._rules = {rule.label: rule for rule in self._planner.rules}
         self._states = self._planner.start()
         self._held: dict[tuple[str, str], tuple[int, ...]] = {}
+        self._last: dict[tuple[str, str], int] = {}  # when a rule and branch was last computed, held or not
         self._expected, self._last_use = self._planner.look_ahead(1, self._states, {})
         self._evaluation = 0
         self._num_calls = 0
@@ -122,8 +123,8 @@ class Run:
         self._num_calls, self._seen = 0, ()
         if model != self.model:
             self._change_model(model)
-        self.plan = self._planner.plan(self._evaluation, self._states, self._held)
-        if self._evaluation <= self.num_evaluations and self.plan != self._expected.get(self._evaluation):
+        self.plan = self._planner.plan(self._evaluation, self._states, self._held, self._last)
+        if not self.plan.agrees(self._expected.get(self._evaluation)):
             self._expected, self._last_use = self._planner.look_ahead(
                 self._evaluation, self._states, self._held
             )
@@ -136,6 +137,7 @@ class Run:
         if self.model:
             self.histories.clear()
             self._held.clear()
+            self._last.clear()
             for rule in self._planner.rules:
                 state = self._states[rule.label]
                 self._states[rule.label] = rule.when.update(state, self._evaluation - 1, True, {})
@@ -181,8 +183,13 @@ class Run:
                     measured.get(rule.label, {}),
                 )
             for branch in plan.branches_of(rule):
-                if branch in self._seen and plan.computes(rule.label) and self.keeps(rule, branch):
-                    self._held[rule.label, branch] = (*self._held.get((rule.label, branch), ()), self._evaluation)
+                if branch in self._seen and plan.computes(rule.label):
+                    self._last[rule.label, branch] = self._evaluation
+                    if self.keeps(rule, branch):
+                        self._held[rule.label, branch] = (
+                            *self._held.get((rule.label, branch), ()),
+                            self._evaluation,
+                        )
         self._drop_unused()
         self._write_row(plan, measured)
         self.plan, self.lead_output = None, None

@@ -125,10 +125,11 @@ class BlockSeat:
             args[position] if position < len(args) else kwargs[name]
             for name, position in zip(self.spec.streams, self.positions, strict=True)
         )
+        hidden = streams[0]
         if self.list_name == self.spec.blocks[0]:
-            call.enter_block(self.index, streams[0])
+            call.enter_block(self.index, hidden)
         if call.is_skipping:
-            return streams if len(streams) > 1 else streams[0]
+            return hidden if len(streams) == 1 else streams
         try:
             for site, kind, tap in self.attention:
                 call.prepare_attention(site, kind, tap)
@@ -136,7 +137,7 @@ class BlockSeat:
             for site, kind, tap in self.attention:
                 call.collect_attention(site, kind, tap)
             if self.measured is not None:
-                call.measure_attention(self.measured.take(), streams[0])
+                call.measure_attention(self.measured.take(), hidden)
         finally:
             for _, _, tap in self.attention:
                 tap.reset()

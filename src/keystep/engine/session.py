@@ -159,13 +159,10 @@ class Session:
         run.histories.clear()
         self.run = None
         if not any(row.skipped for row in run.trace.rows) and run.may_skip:
-            run.trace.notes.append(f"nothing was skipped in {run.num_evaluations} evaluations")
-            warnings.warn(
-                f"{run.trace.method}: nothing was skipped in {run.num_evaluations} evaluations ("
-                f"{'; '.join(run.trace.notes)}); the video is the plain one",
-                KeystepWarning,
-                stacklevel=2,
+            run.trace.notes.append(
+                f"nothing was skipped in {run.num_evaluations} evaluations: the video is the plain one"
             )
+            warnings.warn(f"{run.trace.method}: {'; '.join(run.trace.notes)}", KeystepWarning, stacklevel=2)
 
     def abort(self) -> None:
         """Forget a generation that did not come to its end; its trace stays, marked incomplete."""

@@ -173,6 +173,8 @@ def scale(preset: Preset, num_evaluations: int) -> Preset:
         native=num_evaluations,
         attention_from=at(preset.attention_from, MIN_ATTENTION_START),
         cfg_from=at(preset.cfg_from, MIN_CFG_START),
+        # full evaluations compute attention anyway (their unconditional history is old): reuse on the others
+        attention_phase=preset.cfg_phase,
         attention_every=2 if is_short else preset.attention_every,
         max_age=1 if is_short and preset.max_age else preset.max_age,
         cfg_every=max(2, round(5 * num_evaluations / 30)) if is_short else preset.cfg_every,

@@ -1,0 +1,33 @@
+# Everything needs only python3 (3.10 or newer) and make; `make setup` does the rest and can be repeated at no cost.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: setup test demo check train-toy bench clean
+
+setup: $(VENV)/.done
+
+$(VENV)/.done: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev]"
+	touch $@
+
+test: setup
+	scripts/check
+	$(BIN)/python -m pytest
+
+demo: setup
+	$(BIN)/keystep demo --out demo-videos
+
+check: setup
+	scripts/check
+
+train-toy: setup
+	$(BIN)/python scripts/train_toy.py --out build/toy
+
+bench: setup
+	$(BIN)/python -m bench.realised
+
+clean:
+	rm -rf $(VENV) build dist .pytest_cache .ruff_cache
