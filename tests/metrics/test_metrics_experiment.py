@@ -91,7 +91,7 @@ def test_methods_are_judged_by_the_plain_video_of_their_seed(attached):
 
 
 def test_a_used_up_budget_still_gives_one_round(attached):
-    experiment = Experiment(FakePipeline(), {"a": "A"}, {}, num_rounds=5, timing_budget_s=0.0)
+    experiment = Experiment(FakePipeline(), {"a": "A"}, {}, num_rounds=5, budget_s=0.0)
     assert len(experiment.measure("x", 0, ["a"])[1][0].pairs) == 1
 
 

@@ -76,6 +76,11 @@ def collect_notes(outcomes: Sequence[Outcome]) -> list[str]:
         notes.append(
             f"The compute ratio leaves out {', '.join(uncounted)}: no formula for their operations is known."
         )
+    num_groups = len(_group(outcomes))
+    if num_groups > MAX_GROUPS:
+        notes.append(
+            f"The page shows {MAX_GROUPS} of {num_groups} prompts; the other videos are in {VIDEO_FOLDER}/."
+        )
     return notes
 
 
@@ -103,12 +108,7 @@ def write_results(
         The summaries, a method each.
     """
     summaries = summarise_methods(outcomes)
-    groups = _group(outcomes)
     notes = [*notes, *collect_notes(outcomes)]
-    if len(groups) > MAX_GROUPS:
-        notes.append(
-            f"The page shows {MAX_GROUPS} of {len(groups)} prompts; the other videos are in {VIDEO_FOLDER}/."
-        )
     facts = {**settings, **describe_machine()}
     data = {
         "facts": facts,
@@ -117,10 +117,9 @@ def write_results(
         "notes": notes,
     }
     write_text(folder / "results.json", to_json(data))
-    write_text(
-        folder / "results.md", to_markdown(summaries) + "".join(f"\n- {note}" for note in notes) + "\n"
-    )
-    shown = [_read_group(folder, group) for group in groups[:MAX_GROUPS]]
+    remarks = "".join(f"\n- {note}" for note in notes)
+    write_text(folder / "results.md", f"{to_markdown(summaries)}{remarks}\n")
+    shown = [_read_group(folder, group) for group in _group(outcomes)[:MAX_GROUPS]]
     texts = {name: str(value) for name, value in facts.items()}
     write_report(folder / "report.html", Report(title, lead, texts, summaries, shown, fps, notes))
     return summaries

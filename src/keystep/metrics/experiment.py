@@ -38,7 +38,7 @@ class Experiment:
         methods: label -> what `keystep.accelerate` takes.
         arguments: keyword arguments of every call beside the prompt.
         num_rounds: timed rounds for each prompt and seed, each one pair of every method; 0 = no timing.
-        timing_budget_s: begin no round after so many seconds of timing, but run one; None = no limit.
+        budget_s: begin no round after so many seconds of measuring, but run one; None = no limit.
         progress: told about every generation and step.
     """
 
@@ -46,7 +46,7 @@ class Experiment:
     methods: Mapping[str, Any]
     arguments: Mapping[str, Any] = field(default_factory=dict)
     num_rounds: int = 1
-    timing_budget_s: float | None = None
+    budget_s: float | None = None
     progress: Progress | None = None
 
     def count_generations(self, num_methods: int) -> int:
@@ -59,8 +59,9 @@ class Experiment:
         Raises:
             ValueError: a method does not fit the pipeline, or the pipeline makes no video.
         """
+        begin = time.perf_counter()
         made = {label: self._run(label, prompt, seed, should_count_flops=True) for label in (PLAIN, *labels)}
-        pairs = self._time_rounds(prompt, seed, labels)
+        pairs = self._time_rounds(prompt, seed, labels, begin)
         plain = made[PLAIN]
         results = []
         for label, generation in made.items():
@@ -68,15 +69,12 @@ class Experiment:
             results.append((replace(outcome, pairs=tuple(pairs.get(label, ()))), generation.video))
         return results
 
-    def _time_rounds(self, prompt: str, seed: int, labels: Sequence[str]) -> dict[str, list[TimedPair]]:
+    def _time_rounds(
+        self, prompt: str, seed: int, labels: Sequence[str], begin: float
+    ) -> dict[str, list[TimedPair]]:
         pairs: dict[str, list[TimedPair]] = {label: [] for label in labels}
-        begin = time.perf_counter()
         for index in range(self.num_rounds):
-            if (
-                index
-                and self.timing_budget_s is not None
-                and time.perf_counter() - begin > self.timing_budget_s
-            ):
+            if index and self.budget_s is not None and time.perf_counter() - begin > self.budget_s:
                 break
             plain = self._run(PLAIN, prompt, seed, should_count_flops=False)
             for label in labels:
