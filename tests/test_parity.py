@@ -105,6 +105,9 @@ LATTE_FC = (
 
 def test_command_passes_on_recorded_runs(one_thread, monkeypatch, capsys) -> None:
     monkeypatch.setattr(sys, "argv", ["tests.parity", str(DATA)])
+    monkeypatch.delitem(
+        sys.modules, "tests.parity.__main__", raising=False
+    )  # runpy wants to import it itself
     with pytest.raises(SystemExit) as end:
         runpy.run_module("tests.parity", run_name="__main__")
     text = capsys.readouterr().out

@@ -134,7 +134,7 @@ def find_source(folder: Path) -> Source | str:
         for network in NETWORKS:
             if set(config) <= set(inspect.signature(network.cls.__init__).parameters):
                 return Source(network, config, weights_of(network, weights, folder))
-    return f"{configs[0].name} describes a native model that keystep does not run"
+    return f"{configs[0].name} describes a native model that keystep does not run yet"
 
 
 def weights_of(network: Network, candidates: list[Path], folder: Path) -> Path:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from .report import Case, Result, not_run
 
-NATIVE = "a case of a native model, which keystep does not run"
+NATIVE = "a case of a native model, which keystep does not run yet"
 VAE = "a VAE, which caching does not touch"
 
 
