@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file
@@ -73,10 +74,10 @@ def locate(model: torch.nn.Module, name: str) -> tuple[torch.nn.Module | None, i
     return (modules[parent], int(last)) if parent in modules and last.isdigit() else (None, None)
 
 
-def keeper(middle: Tensors, name: str, index: int | None):
+def keeper(middle: Tensors, name: str, index: int | None) -> Callable[..., None]:
     """A forward hook that keeps an output (or one of several) under a name."""
 
-    def keep(module: torch.nn.Module, inputs: tuple, output) -> None:
+    def keep(module: torch.nn.Module, inputs: Any, output: Any) -> None:
         del module, inputs
         middle[name] = output if index is None else output[index]
 
