@@ -15,7 +15,8 @@ def find(folder: Path, label: str, taken: set[Path]) -> Iterator[Case]:
     """What looks like a case and was not taken by any other kind."""
     indexed = set(folder.glob("*.safetensors")) if (folder / "index.json").exists() else set()
     for path in sorted(indexed | set(folder.glob("vae_*.safetensors"))):
-        if "weights" not in path.name and path not in taken:
+        # a case may be called `..._smooth_weights`
+        if not path.name.startswith(("weights", "vae_weights")) and path not in taken:
             yield Case(label + path.stem, path, run)
 
 
