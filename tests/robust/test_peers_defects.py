@@ -298,7 +298,7 @@ def test_a_wrong_layout_is_an_error_not_a_wrong_video() -> None:
 
 
 def test_latte_with_its_two_block_lists() -> None:
-    """Spatial and temporal blocks interleave and change the layout in between: spans and probes work there."""
+    """Spatial and temporal blocks interleave and change the layout in between."""
     for policy in (Policy((Rule(Span(), Every(2, start=4), Hold()),)), REUSE, METHODS["adacache"]):
         with keystep.accelerate(pipe_of(LATTE), policy) as session:
             LATTE.sample(pipe_of(LATTE), batch=2)

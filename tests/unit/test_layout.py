@@ -1,0 +1,49 @@
+"""Layouts of guidance and cutting by branch."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from keystep.what import Attention, Branch, Guidance, Span
+from keystep.what.branch import rows_of, select_branches
+
+BATCHED, SEPARATE = Guidance.parse("batched:uncond,cond"), Guidance.parse("separate:cond,uncond")
+
+
+def test_calls() -> None:
+    assert BATCHED.calls(True) == (("uncond", "cond"),)
+    assert SEPARATE.calls(True) == (("cond",), ("uncond",))
+    assert BATCHED.calls(False) == SEPARATE.calls(False) == (("cond",),)
+
+
+def test_rows_are_branch_major() -> None:
+    x = torch.arange(6)
+    assert rows_of(x, "uncond", ("uncond", "cond")).tolist() == [0, 1, 2]
+    assert rows_of(x, "cond", ("uncond", "cond")).tolist() == [3, 4, 5]
+    assert rows_of(x, "cond", ("cond",)) is x
+
+
+def test_select_branches() -> None:
+    both = ("cond", "uncond")
+    arguments = {
+        "x": torch.arange(4),
+        "shared": torch.ones(1, 3),
+        "scalar": torch.tensor(3.0),
+        "none": None,
+        "other": torch.arange(4),
+    }
+    names = ("x", "shared", "scalar", "none", "missing")
+    cut = select_branches(arguments, names, both, ("cond",))
+    assert {name: value.tolist() for name, value in cut.items()} == {"x": [0, 1]}
+    whole = select_branches(arguments, names, both, both)
+    assert whole["x"].tolist() == [0, 1, 2, 3]
+    with pytest.raises(ValueError, match="x: 3 rows do not divide"):
+        select_branches({"x": torch.arange(3)}, ("x",), both, ("cond",))
+
+
+def test_labels_and_coverage() -> None:
+    assert [Attention().label, Attention(("self", "cross")).label] == ["attention", "attention[self,cross]"]
+    assert [Span().label, Span(2).label, Branch().label] == ["span", "span[2:]", "branch[uncond]"]
+    assert Attention().covers("joint") and not Attention().covers("cross")
+    assert Attention(("cross",)).covers("cross") and not Attention(("cross",)).covers("self")
