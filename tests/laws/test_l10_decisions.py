@@ -134,7 +134,7 @@ def test_scaled_growth_is_kept() -> None:
     low = FasterCache(preset="latte").policy("", 100).rules[0].how.low
     assert low.rate == pytest.approx(1.1**0.5) and low.stop == pytest.approx(88)
     skipped = played(FasterCache(preset="latte").policy("", 100), 100)
-    assert skipped["attention"][0] == 32 and skipped["branch[uncond]"][0] == 36
+    assert skipped["attention"][0] in (32, 33) and skipped["branch[uncond]"][0] == 36
     skipped = played(FasterCache(preset="opensora").policy("", 20), 20)
     assert skipped["attention"][0] in (6, 7) and skipped["branch[uncond]"][0] in (8, 9)
 
