@@ -5,12 +5,13 @@ from __future__ import annotations
 import inspect
 import re
 import textwrap
-from dataclasses import MISSING, fields
-from typing import Annotated, Any
+from dataclasses import MISSING, fields, is_dataclass
+from typing import Annotated, Any, get_args, get_type_hints
 
 import typer
 
 _ENTRY = re.compile(r"^(\w+(?:, \w+)*): (.*)$")
+HEADINGS = ("option", "default", "meaning")
 
 
 def methods(
@@ -22,7 +23,9 @@ def methods(
     from keystep.methods import METHODS
 
     if name is None:
-        rows = [(key, _first_line(entry.cls), entry.cls.citation) for key, entry in METHODS.items()]
+        rows = [
+            (key, describe(entry.cls, entry.options), entry.cls.citation) for key, entry in METHODS.items()
+        ]
         print_table(("method", "what it does", "paper"), rows)
         typer.echo("`keystep methods NAME` lists the options of one; --set KEY=VALUE changes them.")
         return
@@ -34,21 +37,39 @@ def methods(
 def _explain(name: str, cls: type[Any], implied: dict[str, Any]) -> None:
     from keystep.cli.console import out_console, print_table
 
-    out_console().print(f"{name}\n{_first_line(cls)}\n{cls.citation}", markup=False, highlight=False)
+    text = f"{name}\n{describe(cls, implied)}\n{cls.citation}"
+    out_console().print(text, markup=False, highlight=False)
+    print_table(HEADINGS, list_options(cls, implied))
+    for option, group in find_groups(cls).items():
+        print_table(HEADINGS, list_options(group, {}), title=f"--set '{option}={{\"OPTION\": VALUE, ...}}'")
+
+
+def describe(cls: type[Any], implied: dict[str, Any]) -> str:
+    """First line of a method's docstring, and the options that its name implies."""
+    first = (inspect.getdoc(cls) or "").split("\n")[0]
+    options = ", ".join(f"{key}={value}" for key, value in implied.items())
+    return f"{first} With {options}." if options else first
+
+
+def list_options(cls: type[Any], implied: dict[str, Any]) -> list[tuple[str, str, str]]:
+    """Name, default and meaning of every field; an implied value stands in for the default."""
     meanings = read_attributes(cls)
-    rows = [
+    return [
         (field.name, repr(implied.get(field.name, _default(field))), meanings.get(field.name, ""))
         for field in fields(cls)
     ]
-    print_table(("option", "default", "meaning"), rows)
 
 
-def _default(field: Any) -> Any:
-    return field.default_factory() if field.default is MISSING else field.default
-
-
-def _first_line(cls: type[Any]) -> str:
-    return (inspect.getdoc(cls) or "").split("\n")[0]
+def find_groups(cls: type[Any]) -> dict[str, type[Any]]:
+    """Fields that can hold a dataclass with options of its own, with that class."""
+    hints = get_type_hints(cls)
+    groups: dict[str, type[Any]] = {}
+    for field in fields(cls):
+        classes = [
+            kind for kind in get_args(hints[field.name]) if isinstance(kind, type) and is_dataclass(kind)
+        ]
+        groups |= {field.name: kind for kind in classes[:1]}
+    return groups
 
 
 def read_attributes(cls: type[Any]) -> dict[str, str]:
@@ -64,3 +85,7 @@ def read_attributes(cls: type[Any]) -> dict[str, str]:
         else:
             meanings |= {name: f"{meanings[name]} {line.strip()}" for name in names}
     return meanings
+
+
+def _default(field: Any) -> Any:
+    return field.default_factory() if field.default is MISSING else field.default

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from keystep.models.spec import ModelSpec
 
 CALL = "_compiled_call_impl"  # what nn.Module.__call__ prefers: outside the forward, its hooks and its compiled code
+SEAT = "keystep_seat"
 
 
 def seat(stack: ExitStack, module: nn.Module, value: ModelSeat | BlockSeat | ExitSeat) -> None:
@@ -26,6 +28,7 @@ def seat(stack: ExitStack, module: nn.Module, value: ModelSeat | BlockSeat | Exi
     if compiled is not None:
         value.call_next = compiled
     replace_attribute(stack, module, CALL, value)
+    replace_attribute(stack, module, SEAT, value)
 
 
 def check_free(name: str, module: nn.Module) -> None:
@@ -40,8 +43,26 @@ def check_free(name: str, module: nn.Module) -> None:
             f"{name}: compiled as a whole, which hides everything inside; compile its blocks instead: "
             "`for block in pipe.transformer.transformer_blocks: block.compile()`"
         )
+    check_no_other_cache(name, module)
+
+
+def check_no_other_cache(name: str, module: nn.Module) -> None:
+    """Raise if diffusers' own cache is at work in a transformer."""
     if getattr(module, "is_cache_enabled", False):
         raise ValueError(f"{name}: diffusers' own cache is enabled on it; call {name}.disable_cache() first")
+
+
+def check_seats(models: dict[str, nn.Module]) -> None:
+    """Raise if something took a seat's place after attaching, for then nothing would be skipped."""
+    for name, module in models.items():
+        check_no_other_cache(name, module)
+        for path, part in module.named_modules():
+            seat_there = getattr(part, SEAT, None)
+            if seat_there is not None and vars(part).get(CALL) is not seat_there:
+                raise RuntimeError(
+                    f"{name}.{path}: its call was replaced after keystep attached (block.compile()?); compile first, then "
+                    "call keystep.accelerate() or keystep.enable()"
+                )
 
 
 def attach_model(stack: ExitStack, session: Session, name: str, module: nn.Module, spec: ModelSpec) -> None:
@@ -102,6 +123,13 @@ def _tap_residual(
 
 def check_spec(spec: ModelSpec, module: nn.Module) -> None:
     """Raise if a name in the spec is not in the model."""
+    arguments = inspect.signature(module.forward).parameters
+    for name in spec.rows:
+        if name not in arguments:
+            raise ValueError(
+                f"spec {spec.name!r}, rows: {type(module).__name__}.forward has no argument {name!r}; it has "
+                f"{', '.join(arguments)}"
+            )
     names = {name for name, _ in module.named_modules()}
     attention = {f"attention[{kind}]": pattern.format(0) for kind, pattern in spec.attention.items()}
     residual = {"residual": f"{spec.residual[0]}.0.{spec.residual[1]}"}
@@ -121,7 +149,6 @@ def check_spec(spec: ModelSpec, module: nn.Module) -> None:
 
 def check_sites(policy: Policy, spec: ModelSpec, module: nn.Module, guidance: Guidance) -> None:
     """Raise if a rule matches nothing in the model; the message lists what there is."""
-    check_spec(spec, module)
     num_blocks = len(list(module.get_submodule(spec.blocks[0]).children()))
     for rule in policy.rules:
         site = rule.what

@@ -12,10 +12,10 @@ from typing import Any, Protocol
 
 from torch import nn
 
-from keystep.engine.attach import CALL, attach_model, check_free, check_sites
+from keystep.engine.attach import CALL, attach_model, check_free, check_seats, check_sites, check_spec
 from keystep.engine.call import Call
-from keystep.engine.compiled import budget_for
 from keystep.engine.clock import first_index, is_guided, timesteps_of
+from keystep.engine.compiled import budget_for
 from keystep.engine.restore import replace_attribute
 from keystep.engine.run import Run
 from keystep.engine.seats import ModelSeat
@@ -75,6 +75,8 @@ class Session:
 
     def attach(self) -> None:
         """Check everything, then put seats and taps in place; on any error nothing stays attached."""
+        for module in self.models.values():
+            check_spec(self.spec, module)
         self.graph_budget = budget_for(
             block
             for module in self.models.values()
@@ -119,7 +121,11 @@ class Session:
 
         @functools.wraps(step)
         def end_evaluation(*args: Any, **kwargs: Any) -> Any:
-            result = step(*args, **kwargs)
+            try:
+                result = step(*args, **kwargs)
+            except BaseException:
+                self.abort()
+                raise
             self.step()
             return result
 
@@ -140,6 +146,7 @@ class Session:
         if num_evaluations < 1:
             raise ValueError(f"num_evaluations: given {num_evaluations}, allowed: 1 or more")
         self.abort()
+        check_seats(self.models)
         policy = self.method.policy(self.spec.name, num_evaluations)
         trace = Trace(policy.name, self.spec.name, num_evaluations, guided)
         self.run = Run(policy, self.guidance, guided, num_evaluations, times, trace)

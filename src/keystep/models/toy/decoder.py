@@ -41,7 +41,7 @@ class SceneDecoder(ModelMixin, ConfigMixin):
     @register_to_config
     def __init__(
         self,
-        latent_channels: int = 7,
+        latent_channels: int = 9,
         width: int = 96,
         num_blocks: int = 4,
         expansion: int = 3,

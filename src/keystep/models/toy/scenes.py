@@ -45,6 +45,8 @@ class Scenes:
         shape_B: index into `SHAPES`, int64.
         colour_B: index into `COLOURS`, int64.
         background_B: index into `BACKGROUNDS`, int64.
+        motion_B: index into `MOTIONS`, int64.
+        pace_B: index into `PACES`, int64; 0 at rest.
     """
 
     x_BF: torch.Tensor
@@ -53,6 +55,8 @@ class Scenes:
     shape_B: torch.Tensor
     colour_B: torch.Tensor
     background_B: torch.Tensor
+    motion_B: torch.Tensor
+    pace_B: torch.Tensor
 
 
 _CAPTIONS = all_captions()
@@ -96,13 +100,9 @@ def sample_scenes(captions: Sequence[Caption], generator: torch.Generator) -> Sc
     motion_B = index("motion", MOTIONS)
     draws_KB = torch.rand(6, len(captions), generator=generator)
     x_BF, y_BF, radius_BF = _paths(motion_B, pace_B, size_B, draws_KB)
+    shape_B, colour_B = index("shape", SHAPES), index("colour", COLOURS)
     return Scenes(
-        x_BF,
-        y_BF,
-        radius_BF,
-        index("shape", SHAPES),
-        index("colour", COLOURS),
-        index("background", BACKGROUNDS),
+        x_BF, y_BF, radius_BF, shape_B, colour_B, index("background", BACKGROUNDS), motion_B, pace_B
     )
 
 

@@ -1,0 +1,181 @@
+"""Overhead of a policy that never skips, and how much of the skipped work becomes saved time.
+
+    python -m bench.realised --pairs 7 --steps 20 --out bench/results
+
+Plain and accelerated generations run in turns in one process; ratios are taken pair by pair. Random weights do not
+slow down like trained ones, so AdaCache gets a codebook that skips two of three evaluations.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import statistics
+import subprocess
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import torch
+
+import keystep
+from bench.shapes import SHAPES, Shape
+from keystep.how import Constant, FrequencyBands, Hold, Linear
+from keystep.metrics.flops import FlopCounter
+from keystep.metrics.loop import read_loop
+from keystep.what import Attention, Branch, Span
+from keystep.when import Always
+
+NEVER_SKIPPING: dict[str, Any] = {
+    "never: span": keystep.Policy((keystep.Rule(Span(), Always(), Hold()),), "never: span"),
+    "never: attention and branch": keystep.Policy(
+        (
+            keystep.Rule(Branch(), Always(), FrequencyBands()),
+            keystep.Rule(Attention(), Always(), Linear(Constant(0.5))),
+        ),
+        "never: attention and branch",
+    ),
+    "never: adacache, measuring": keystep.AdaCache(codebook={0.0: 1}, moreg=True),
+}
+SKIPPING: dict[str, Any] = {
+    "fastercache": keystep.FasterCache(),
+    "fastercache, attention only": keystep.FasterCache(cfg=False),
+    "fastercache, CFG-Cache only": keystep.FasterCache(attention=False),
+    "adacache, rate 3": keystep.AdaCache(codebook={1e9: 3}, native=20),
+}
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Seconds of the denoising loop, one right after the other."""
+
+    plain: float
+    accelerated: float
+
+    @property
+    def ratio(self) -> float:
+        return self.plain / self.accelerated
+
+
+def seconds(pipe: Any, shape: Shape, steps: int, method: Any) -> float:
+    with read_loop(pipe) as reading:
+        if method is None:
+            pipe(**shape.arguments(steps))
+        else:
+            with keystep.accelerate(pipe, method):
+                pipe(**shape.arguments(steps))
+    return reading.elapsed
+
+
+def flops(pipe: Any, shape: Shape, steps: int, method: Any) -> tuple[int, keystep.Trace | None]:
+    counter = FlopCounter()
+    with counter:
+        if method is None:
+            pipe(**shape.arguments(steps))
+            trace = None
+        else:
+            with keystep.accelerate(pipe, method) as session:
+                pipe(**shape.arguments(steps))
+            trace = session.trace
+    if counter.uncounted:
+        raise RuntimeError(f"attention operators without a formula: {sorted(counter.uncounted)}")
+    return counter.total, trace
+
+
+def measure(pipe: Any, shape: Shape, steps: int, name: str, method: Any, num_pairs: int) -> dict[str, Any]:
+    """One row: the warm-up counts FLOPs, then the pairs; every other pair begins with the accelerated run."""
+    plain_flops, _ = flops(pipe, shape, steps, None)
+    own_flops, trace = flops(pipe, shape, steps, method)
+    assert trace is not None
+    pairs = []
+    for index in range(num_pairs):
+        if index % 2:
+            accelerated = seconds(pipe, shape, steps, method)
+            pairs.append(Pair(seconds(pipe, shape, steps, None), accelerated))
+        else:
+            plain = seconds(pipe, shape, steps, None)
+            pairs.append(Pair(plain, seconds(pipe, shape, steps, method)))
+    ratios = [pair.ratio for pair in pairs]
+    compute = own_flops / plain_flops
+    speedup = statistics.median(ratios)
+    return {
+        "model": shape.name,
+        "method": name,
+        "evaluation_ms": 1000 * statistics.median(pair.plain for pair in pairs) / steps,
+        "compute_ratio": compute,
+        "speedup": speedup,
+        "speedup_min": min(ratios),
+        "speedup_max": max(ratios),
+        "realised": speedup * compute,
+        "overhead": 1 / speedup - 1 if compute == 1 else None,
+        "key_steps": len(trace.key_steps),
+        "cache_bytes": trace.peak_cache_bytes,
+        "hidden_states": trace.peak_cache_bytes / trace.hidden_state_bytes
+        if trace.hidden_state_bytes
+        else None,
+        "pairs": [[pair.plain, pair.accelerated] for pair in pairs],
+    }
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    lines = [
+        "| model | method | ms / evaluation | compute ratio | speed-up (min - max) | realised | overhead | "
+        "cache, hidden states |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        overhead = "" if row["overhead"] is None else f"{100 * row['overhead']:+.1f} %"
+        hidden = "" if row["hidden_states"] is None else f"{row['hidden_states']:.2f}"
+        lines.append(
+            f"| {row['model']} | {row['method']} | {row['evaluation_ms']:.0f} | {row['compute_ratio']:.3f} | "
+            f"{row['speedup']:.2f} ({row['speedup_min']:.2f} - {row['speedup_max']:.2f}) | {row['realised']:.2f} | "
+            f"{overhead} | {hidden} |"
+        )
+    return "\n".join(lines)
+
+
+def machine() -> dict[str, Any]:
+    commit = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
+    )
+    return {
+        "processor": platform.machine(),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "diffusers": diffusers.__version__,
+        "commit": commit.stdout.strip(),
+        "date": time.strftime("%Y-%m-%d"),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--pairs", type=int, default=7, help="timed pairs of each method")
+    parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--models", default=",".join(shape.name for shape in SHAPES))
+    parser.add_argument("--out", type=Path, default=Path("bench/results"))
+    options = parser.parse_args()
+    rows = []
+    for shape in SHAPES:
+        if shape.name not in options.models.split(","):
+            continue
+        pipe = shape.build()
+        pipe.set_progress_bar_config(disable=True)
+        for name, method in (NEVER_SKIPPING | SKIPPING).items():
+            rows.append(measure(pipe, shape, options.steps, name, method, options.pairs))
+            print(table(rows[-1:]).splitlines()[-1], flush=True)
+    command = f"python -m bench.realised --pairs {options.pairs} --steps {options.steps}"
+    result = {"machine": machine(), "command": command, "rows": rows}
+    options.out.mkdir(parents=True, exist_ok=True)
+    (options.out / "realised_cpu.json").write_text(json.dumps(result, indent=1))
+    header = ", ".join(f"{key} {value}" for key, value in result["machine"].items())
+    (options.out / "realised_cpu.md").write_text(f"`{command}`; {header}\n\n{table(rows)}\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,94 @@
+"""Random-weight pipelines of real classes, wide enough that the transformer dominates (>= 200 ms an evaluation)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from diffusers import (
+    CogVideoXDDIMScheduler,
+    CogVideoXPipeline,
+    CogVideoXTransformer3DModel,
+    DDIMScheduler,
+    LattePipeline,
+    LatteTransformer3DModel,
+)
+
+TEXT = 64
+TEXT_WIDTH = 256
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A pipeline and the arguments of a call: latents and prompt embeddings of fixed seed, no decoder."""
+
+    name: str
+    build: Callable[[], Any]
+    size: dict[str, int]
+    latent: tuple[int, ...]
+
+    def arguments(self, steps: int, seed: int = 0) -> dict[str, Any]:
+        generator = torch.Generator().manual_seed(seed)
+        return {
+            "prompt": None,
+            "negative_prompt": None,
+            "prompt_embeds": torch.randn(1, TEXT, TEXT_WIDTH, generator=generator),
+            "negative_prompt_embeds": torch.randn(1, TEXT, TEXT_WIDTH, generator=generator),
+            "latents": torch.randn(1, *self.latent, generator=generator),
+            "num_inference_steps": steps,
+            "guidance_scale": 6.0,
+            "output_type": "latent",
+            **self.size,
+        }
+
+
+def cogvideox() -> CogVideoXPipeline:
+    """Width 256, 4 layers, 64 + 5 * 16 * 16 tokens."""
+    torch.manual_seed(0)
+    transformer = CogVideoXTransformer3DModel(
+        num_attention_heads=4,
+        attention_head_dim=64,
+        in_channels=16,
+        out_channels=16,
+        num_layers=4,
+        text_embed_dim=TEXT_WIDTH,
+        max_text_seq_length=TEXT,
+        sample_width=32,
+        sample_height=32,
+        sample_frames=17,
+    )
+    scheduler = CogVideoXDDIMScheduler(prediction_type="v_prediction", clip_sample=False)
+    return CogVideoXPipeline(None, None, None, transformer.eval(), scheduler)
+
+
+def latte() -> LattePipeline:
+    """Width 256, 3 + 3 layers, 4 frames of 16 * 16 tokens."""
+    torch.manual_seed(0)
+    transformer = LatteTransformer3DModel(
+        num_attention_heads=4,
+        attention_head_dim=64,
+        in_channels=4,
+        out_channels=8,
+        num_layers=3,
+        cross_attention_dim=256,
+        attention_bias=True,
+        sample_size=32,
+        patch_size=2,
+        activation_fn="gelu-approximate",
+        num_embeds_ada_norm=1000,
+        norm_type="ada_norm_single",
+        norm_elementwise_affine=False,
+        norm_eps=1e-6,
+        caption_channels=TEXT_WIDTH,
+        video_length=4,
+    )
+    scheduler = DDIMScheduler(beta_schedule="linear", beta_end=0.02, clip_sample=False)
+    return LattePipeline(None, None, None, transformer.eval(), scheduler)
+
+
+SHAPES = (
+    Shape("cogvideox", cogvideox, {"num_frames": 17, "height": 256, "width": 256}, (5, 16, 32, 32)),
+    Shape("latte", latte, {"video_length": 4, "height": 256, "width": 256}, (4, 4, 32, 32)),
+)
