@@ -13,7 +13,7 @@ from keystep.models.toy.text import build_text_encoder, build_tokenizer
 
 PROMPTS = ["a small red circle moving left slowly on a dark background", "large blue cross resting"]
 
-LATENT_SHAPE = (1, 7, 16, 16, 16)
+LATENT_SHAPE = (1, 9, 16, 16, 16)
 
 
 def make_pipe():
@@ -183,7 +183,7 @@ def test_unknown_words_are_named(pipe):
         ({"guidance_scale": -1}, "guidance_scale is -1; allowed"),
         ({"guidance_scale": float("nan")}, "guidance_scale is nan; allowed"),
         ({"output_type": "gif"}, "output_type is 'gif'; allowed: 'np', 'pt', 'pil', 'latent'"),
-        ({"latents": torch.zeros(1, 2)}, r"latents has shape \(1, 2\); allowed: \(1, 7, 16, 16, 16\)"),
+        ({"latents": torch.zeros(1, 2)}, r"latents has shape \(1, 2\); allowed: \(1, 9, 16, 16, 16\)"),
         ({"latents": 1}, "latents is a int; allowed"),
         ({"generator": 7}, "generator is 7; allowed"),
         ({"generator": [torch.Generator()] * 2}, "generator has 2 entries"),

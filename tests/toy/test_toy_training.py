@@ -29,7 +29,7 @@ def test_learning_rate_holds_then_falls():
 
 def test_untrained_transformer_predicts_zero():
     transformer = build_transformer(num_layers=1)
-    out = transformer(torch.randn(1, 7, 16, 16, 16), torch.tensor([500.0]), torch.zeros(1, 8, 64)).sample
+    out = transformer(torch.randn(1, 9, 16, 16, 16), torch.tensor([500.0]), torch.zeros(1, 8, 64)).sample
     assert out.abs().max() == 0
 
 
