@@ -52,8 +52,10 @@ def fail(pipe: Any, zoo: Zoo, where: str, error: BaseException, **arguments: Any
     elif where == "model":  # deep inside a block that every method runs at times
         is_wan = zoo.name.startswith("wan")
         block = pipe.transformer.get_submodule("blocks" if is_wan else "transformer_blocks")[2]
-        is_separate = is_wan and arguments.get("scale", 4.0) > 1
-        undo = block.register_forward_pre_hook(FailAt(12 if is_separate else 6, error)).remove
+        # two calls an evaluation with guidance; the first expert of Wan 2.2 has fewer of them
+        is_twice = zoo.name == "wan" and arguments.get("scale", 4.0) > 1
+        count = 12 if is_twice else 6 if zoo.name != "wan22" else 4
+        undo = block.register_forward_pre_hook(FailAt(count, error)).remove
     else:
         pipe.scheduler.fails_with = error
         undo = lambda: vars(pipe.scheduler).pop("fails_with")  # noqa: E731
