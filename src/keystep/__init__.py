@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from keystep.api import accelerate, disable, enable, load
     from keystep.engine.session import KeystepWarning, Session
+    from keystep.engine.storage import Storage
     from keystep.engine.trace import Trace
     from keystep.methods.adacache import AdaCache, MoReg
     from keystep.methods.fastercache import FasterCache
@@ -32,6 +33,7 @@ __all__ = [
     "Policy",
     "Rule",
     "Session",
+    "Storage",
     "Trace",
     "accelerate",
     "disable",
@@ -42,6 +44,7 @@ __all__ = [
 _HOMES = {
     "keystep.api": ("accelerate", "disable", "enable", "load"),
     "keystep.engine.session": ("KeystepWarning", "Session"),
+    "keystep.engine.storage": ("Storage",),
     "keystep.engine.trace": ("Trace",),
     "keystep.methods.adacache": ("AdaCache", "MoReg"),
     "keystep.methods.fastercache": ("FasterCache",),

@@ -6,6 +6,7 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 from keystep.engine.session import Method, Session, attached, session_of
+from keystep.engine.storage import Storage
 from keystep.methods.registry import METHODS, build
 from keystep.models.spec import ModelSpec
 from keystep.what import Guidance
@@ -17,6 +18,7 @@ def accelerate(
     *,
     spec: ModelSpec | None = None,
     guidance: str | Guidance | None = None,
+    storage: Storage | None = None,
     **options: Any,
 ) -> AbstractContextManager[Session]:
     """Accelerate a pipeline inside a `with` block; leaving the block restores it exactly, also after an exception.
@@ -27,6 +29,7 @@ def accelerate(
         spec: where the sites of an unknown model are; None = look the transformer's class up.
         guidance: layout of the guidance branches if it differs from the model's usual one, e.g.
             "batched:uncond,cond" or "separate:cond,uncond".
+        storage: where cached tensors live, e.g. `keystep.Storage(device="cpu")`; None = where they are computed.
         options: of the method, when it is given by name.
 
     Returns:
@@ -36,7 +39,7 @@ def accelerate(
         ValueError: unknown method, option or model, a policy that matches nothing in the model, a scheduler that cannot
             be followed, a transformer that is accelerated already.
     """
-    return attached(Session(target, _method(method, options), spec, guidance))
+    return attached(Session(target, _method(method, options), spec, guidance, storage))
 
 
 def enable(
@@ -45,13 +48,14 @@ def enable(
     *,
     spec: ModelSpec | None = None,
     guidance: str | Guidance | None = None,
+    storage: Storage | None = None,
     **options: Any,
 ) -> Session:
     """Accelerate a pipeline until `disable`; on one that is enabled already the new settings replace the old ones.
 
     Arguments, result and errors as `accelerate`; a call that fails leaves the old settings in force.
     """
-    session = Session(target, _method(method, options), spec, guidance)
+    session = Session(target, _method(method, options), spec, guidance, storage)
     before = session_of(target)
     if before is not None:
         before.close()

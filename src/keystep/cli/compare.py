@@ -101,6 +101,7 @@ def _measure(
 
     pipe = pipeline.load_pipeline(settings["model"], options.Dtype(settings["dtype"]), settings["device"])
     arguments = pipeline.fit_arguments(type(pipe).__call__, words)
+    pipeline.check_methods(pipe, methods.values())
     # No method can be judged without the plain video, so that is made again beside any missing one.
     work = {item: [label for label in labels if label != PLAIN] for item, labels in missing.items() if labels}
     experiment = Experiment(pipe, methods, arguments, num_rounds)

@@ -63,13 +63,12 @@ def list_options(cls: type[Any], implied: dict[str, Any]) -> list[tuple[str, str
 def find_groups(cls: type[Any]) -> dict[str, type[Any]]:
     """Fields that can hold a dataclass with options of its own, with that class."""
     hints = get_type_hints(cls)
-    groups: dict[str, type[Any]] = {}
-    for field in fields(cls):
-        classes = [
-            kind for kind in get_args(hints[field.name]) if isinstance(kind, type) and is_dataclass(kind)
-        ]
-        groups |= {field.name: kind for kind in classes[:1]}
-    return groups
+    return {
+        field.name: kind
+        for field in fields(cls)
+        for kind in get_args(hints[field.name])
+        if isinstance(kind, type) and is_dataclass(kind)
+    }
 
 
 def read_attributes(cls: type[Any]) -> dict[str, str]:

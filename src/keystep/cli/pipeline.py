@@ -6,7 +6,7 @@ import difflib
 import inspect
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -111,6 +111,19 @@ def check_words(model: str, given: Mapping[str, Any]) -> None:
     call = find_call(model)
     if call is not None:
         fit_arguments(call, given)
+
+
+def check_methods(pipe: Any, methods: Iterable[Any]) -> None:
+    """Attach every method once and take it off again, so that none fails after others ran for hours.
+
+    Raises:
+        ValueError: a method does not fit the pipeline.
+    """
+    import keystep
+
+    for method in methods:
+        with keystep.accelerate(pipe, method):
+            pass
 
 
 def load_pipeline(model: str, dtype: Dtype, device: str) -> Any:

@@ -68,7 +68,7 @@ def _check_settings(path: Path, settings: Mapping[str, Any], methods: Mapping[st
     pairs = [(key, old.get(key), settings.get(key)) for key in sorted({*old, *settings})]
     pairs += [(label, old_methods[label], words) for label, words in methods.items() if label in old_methods]
     for key, before, now in pairs:
-        if False:
+        if before != now:
             raise ValueError(
                 f"--out: {path.parent} holds results with {key} = {before!r}, given now: {now!r}; "
                 "give another folder"

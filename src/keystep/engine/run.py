@@ -12,6 +12,7 @@ import torch
 from keystep.engine.history import Histories
 from keystep.engine.measure import Measurement
 from keystep.engine.planner import EvaluationPlan, Planner, Step
+from keystep.engine.storage import Storage
 from keystep.engine.trace import Decision, Row, Trace
 from keystep.how import Entry, Moment
 from keystep.policy import Policy, Rule
@@ -29,6 +30,7 @@ class Run:
         num_evaluations: N, how many model evaluations (not sampler steps) there will be.
         times: the scheduler's timestep of each evaluation; may be empty.
         trace: where to write down what happens.
+        storage: where and how histories are kept.
     """
 
     def __init__(
@@ -39,12 +41,14 @@ class Run:
         num_evaluations: int,
         times: Sequence[float],
         trace: Trace,
+        storage: Storage,
     ) -> None:
         self.calls = guidance.calls(is_guided)
         self.branches = tuple(branch for call in self.calls for branch in call)
         self.guidance = guidance
         self.num_evaluations = num_evaluations
         self.trace = trace
+        self.storage = storage
         self.histories = Histories()
         self.thread = threading.get_ident()
         self.shape: tuple[int, ...] | None = None  # of the latent, per branch
@@ -60,6 +64,7 @@ class Run:
         self._held: dict[tuple[str, str], tuple[int, ...]] = {}
         self._last: dict[tuple[str, str], int] = {}  # when a rule and branch was last computed, held or not
         self._expected, self._last_use = self._planner.look_ahead(1, self._states, {})
+        self._conditions: list[tuple[int, tuple[int, ...]]] = []
         self._evaluation = 0
         self._num_calls = 0
         self._seen: tuple[str, ...] = ()  # branches of this evaluation's calls so far
@@ -103,10 +108,14 @@ class Run:
 
     # ---------------------------------------------------------------- one evaluation
 
-    def open_call(self, model: str) -> tuple[str, ...]:
-        """A model call begins; the first call of an evaluation makes its plan. Returns the call's branches."""
+    def open_call(self, model: str, condition: torch.Tensor | None = None) -> tuple[str, ...]:
+        """A model call begins; the first call of an evaluation makes its plan. Returns the call's branches.
+
+        `condition` is the text the model is given: a pipeline that hands over the same tensor evaluation after
+        evaluation and then another one has changed its prompt, and nothing cached is worth anything.
+        """
         if self.plan is None:
-            self._open_evaluation(model)
+            self._open_evaluation(model, condition)
         if self._num_calls >= len(self.calls):
             raise RuntimeError(
                 f"guidance: the model was called {self._num_calls + 1} times in one evaluation, but the layout {self.guidance} "
@@ -118,11 +127,14 @@ class Run:
         self._seen += branches
         return branches
 
-    def _open_evaluation(self, model: str) -> None:
+    def _open_evaluation(self, model: str, condition: torch.Tensor | None) -> None:
         self._evaluation += 1
         self._num_calls, self._seen = 0, ()
         if model != self.model:
-            self._change_model(model)
+            self._forget(f"evaluation {self._evaluation}: {model} takes over")
+            self.model = model
+        if self._has_changed(condition):
+            self._forget(f"evaluation {self._evaluation}: the prompt changed")
         self.plan = self._planner.plan(self._evaluation, self._states, self._held, self._last)
         if not self.plan.agrees(self._expected.get(self._evaluation)):
             self._expected, self._last_use = self._planner.look_ahead(
@@ -132,16 +144,27 @@ class Run:
             if self.plan.computes(rule.label):
                 self._make_room(rule)
 
-    def _change_model(self, model: str) -> None:
-        """Another expert takes over (Wan 2.2): what was computed and measured on the old one says nothing about it."""
-        if self.model:
-            self.histories.clear()
-            self._held.clear()
-            self._last.clear()
-            for rule in self._planner.rules:
-                state = self._states[rule.label]
-                self._states[rule.label] = rule.when.update(state, self._evaluation - 1, True, {})
-        self.model = model
+    def _has_changed(self, condition: torch.Tensor | None) -> bool:
+        """Whether the text is another tensor than in the evaluations before, which all had the same one."""
+        if condition is None:
+            return False
+        seen = (condition.data_ptr(), condition.shape)
+        is_new = bool(self._conditions) and seen != self._conditions[-1]
+        was_steady = len(self._conditions) > 1 and len(set(self._conditions)) == 1
+        self._conditions = [seen] if is_new and was_steady else [*self._conditions[-3:], seen]
+        return is_new and was_steady
+
+    def _forget(self, why: str) -> None:
+        """What was computed and measured so far says nothing any more (another expert, another prompt)."""
+        if self._evaluation == 1:
+            return
+        self.trace.notes.append(f"{why}; everything is computed anew")
+        self.histories.clear()
+        self._held.clear()
+        self._last.clear()
+        for rule in self._planner.rules:
+            state = self._states[rule.label]
+            self._states[rule.label] = rule.when.update(state, self._evaluation - 1, True, {})
 
     def _make_room(self, rule: Rule) -> None:
         """Drop what the push at the end of a computed evaluation replaces, before the new tensors are made."""
@@ -263,12 +286,15 @@ class Run:
 
     def push(self, rule: Rule, site: str, branch: str, delta: torch.Tensor) -> None:
         """Store a computed delta (already a tensor of its own, not a view of something larger)."""
-        entry = Entry(self.now, rule.how.keep(delta.detach()))
+        values = rule.how.keep(delta.detach())
+        dtypes = tuple(value.dtype for value in values)
+        entry = Entry(self.now, self.storage.store(values), delta.device, dtypes)
         self.histories.push((rule.label, site, branch), entry, rule.how.num_entries)
 
     def predict(self, rule: Rule, site: str, branch: str) -> torch.Tensor:
         """The predicted delta of a site for one branch."""
-        return rule.how.predict(self.histories.get((rule.label, site, branch)), self.now)
+        history = [self.storage.load(entry) for entry in self.histories.get((rule.label, site, branch))]
+        return rule.how.predict(history, self.now)
 
     def check_shape(self, shape: tuple[int, ...]) -> None:
         """Raise if the latent changed its shape in mid-run: histories would not fit."""

@@ -48,7 +48,7 @@ class ModelSeat:
             raise
 
     def _evaluate(self, run: Run, bound: inspect.BoundArguments) -> Any:
-        branches = run.open_call(self.name)
+        branches = run.open_call(self.name, bound.arguments.get(self.spec.condition))
         assert run.plan is not None
         active: tuple[str, ...] = tuple(branch for branch in branches if branch in run.plan.active)
         latent = bound.arguments[self.spec.rows[0]]

@@ -19,6 +19,7 @@ from keystep.engine.compiled import budget_for
 from keystep.engine.restore import replace_attribute
 from keystep.engine.run import Run
 from keystep.engine.seats import ModelSeat
+from keystep.engine.storage import Storage
 from keystep.engine.summary import summarize
 from keystep.engine.trace import Trace
 from keystep.models.registry import find_spec
@@ -52,12 +53,18 @@ class Session:
     """
 
     def __init__(
-        self, target: Any, method: Method, spec: ModelSpec | None, guidance: str | Guidance | None
+        self,
+        target: Any,
+        method: Method,
+        spec: ModelSpec | None = None,
+        guidance: str | Guidance | None = None,
+        storage: Storage | None = None,
     ) -> None:
         self.models = find_transformers(target)
         self.spec = spec or find_spec(next(iter(self.models.values())), target)
         self.guidance = Guidance.parse(guidance or self.spec.guidance)
         self.method = method
+        self.storage = storage or Storage()
         self.outline = method.policy(self.spec.name, OUTLINE_EVALUATIONS)
         if not self.outline.rules:
             raise ValueError(f"policy {self.outline.name!r}: it has no rules, so nothing would be skipped")
@@ -149,7 +156,7 @@ class Session:
         check_seats(self.models)
         policy = self.method.policy(self.spec.name, num_evaluations)
         trace = Trace(policy.name, self.spec.name, num_evaluations, guided)
-        self.run = Run(policy, self.guidance, guided, num_evaluations, times, trace)
+        self.run = Run(policy, self.guidance, guided, num_evaluations, times, trace, self.storage)
         self.traces.append(trace)
         self._is_due, self._has_warned_beyond = False, False
 

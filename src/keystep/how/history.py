@@ -24,10 +24,18 @@ class Moment:
 
 @dataclass(frozen=True)
 class Entry:
-    """One computed delta (or what the predictor keeps of it) and when it was computed."""
+    """One computed delta (or what the predictor keeps of it) and when it was computed.
+
+    Attributes:
+        moment: when.
+        values: what the predictor keeps.
+        device, dtypes: of the values when they were computed, where they are stored otherwise.
+    """
 
     moment: Moment
     values: tuple[torch.Tensor, ...]
+    device: torch.device | None = None
+    dtypes: tuple[torch.dtype, ...] = ()
 
 
 class Predictor(Protocol):

@@ -24,6 +24,7 @@ class ModelSpec:
         residual: (block list, module called right after the attention residual was added) of the measured block.
         rows: arguments of the transformer whose dimension 0 carries the guidance branches, branch-major.
         guidance: layout of guidance in this model's pipelines, see `Guidance.parse`.
+        condition: the argument that carries the text.
         latent: axes of the latent argument, e.g. `"BCTHW"`; its first row argument is the latent.
         can_split_frequencies: whether the last two axes of the output are latent height and width.
         pipeline: class name of the only pipeline this spec is for; empty = any.
@@ -38,6 +39,7 @@ class ModelSpec:
     residual: tuple[str, str]
     rows: tuple[str, ...]
     guidance: str
+    condition: str = "encoder_hidden_states"
     latent: str = "BCTHW"
     can_split_frequencies: bool = True
     pipeline: str = ""
