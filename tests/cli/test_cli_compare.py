@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+import keystep
 from keystep.cli.main import main
 from keystep.metrics import experiment
 from tests.cli.conftest import PROMPT
@@ -123,6 +124,19 @@ def test_other_settings_need_another_folder(run, no_load, finished):
     result = run(*arguments(finished))
     assert result.status == 2
     assert "often = " in result.err
+
+
+def test_a_method_that_does_not_fit_fails_before_the_first_video(run, tmp_path, generations, monkeypatch):
+    prepare(tmp_path, PROMPT)
+
+    def refuse(pipe, method):
+        raise ValueError(f"{type(pipe).__name__}: no such site")
+
+    monkeypatch.setattr(keystep, "accelerate", refuse, raising=False)
+    result = run(*arguments(tmp_path))
+    assert result.status == 2
+    assert result.err == "error: ToyPipeline: no such site\n"
+    assert generations == []
 
 
 def test_a_foreign_folder_is_refused(run, no_load, tmp_path):

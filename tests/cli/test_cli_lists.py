@@ -1,7 +1,7 @@
 from dataclasses import dataclass, fields
 
 from keystep.cli.methods import read_attributes
-from keystep.methods import METHODS
+from keystep.methods import METHODS, MoReg
 from keystep.models.registry import SPECS
 
 
@@ -31,6 +31,14 @@ def test_options_that_a_name_implies_are_its_defaults(run):
 
     assert "False" in row("adacache").split("│")[2]
     assert "True" in row("adacache+moreg").split("│")[2]
+
+
+def test_options_in_options_are_explained_too(run):
+    result = run("methods", "adacache")
+    assert "--set 'moreg={" in result.out
+    for field in fields(MoReg):
+        assert read_attributes(MoReg)[field.name]
+        assert field.name in result.out
 
 
 def test_every_model_is_listed(run):
