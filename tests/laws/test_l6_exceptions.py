@@ -57,8 +57,8 @@ def fail(pipe: Any, zoo: Zoo, where: str, error: BaseException, **arguments: Any
         count = 12 if is_twice else 6 if zoo.name != "wan22" else 4
         undo = block.register_forward_pre_hook(FailAt(count, error)).remove
     else:
-        pipe.scheduler.fails_with = error
-        undo = lambda: vars(pipe.scheduler).pop("fails_with")  # noqa: E731
+        vars(pipe.scheduler).update(fails_with=error, fails_in=AT)
+        undo = lambda: [vars(pipe.scheduler).pop(key) for key in ("fails_with", "fails_in")]  # noqa: E731
     try:
         with pytest.raises(type(error)):
             zoo.sample(pipe, call=call, **arguments)
@@ -71,8 +71,10 @@ def arm(pipe: Any) -> Any:
     base = type(pipe.scheduler)
 
     def step(self: Any, *args: Any, **kwargs: Any) -> Any:
-        if (getattr(self, "step_index", None) or AT) >= AT - 2 and hasattr(self, "fails_with"):
-            raise self.fails_with
+        if hasattr(self, "fails_in"):
+            self.fails_in -= 1
+            if self.fails_in == 0:
+                raise self.fails_with
         return base.step(self, *args, **kwargs)
 
     pipe.scheduler.__class__ = type(base.__name__, (base,), {"step": step})
