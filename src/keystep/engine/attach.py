@@ -38,12 +38,17 @@ def check_free(name: str, module: nn.Module) -> None:
         raise ValueError(
             f"{name}: already accelerated; leave the first `with keystep.accelerate(...)` or call keystep.disable(pipe)"
         )
-    if occupant is not None or hasattr(module, "_orig_mod"):
+    check_not_compiled(name, module)
+    check_no_other_cache(name, module)
+
+
+def check_not_compiled(name: str, module: nn.Module) -> None:
+    """Raise if a transformer is compiled as a whole."""
+    if hasattr(module, "_orig_mod") or vars(module).get(CALL) is not None:
         raise ValueError(
             f"{name}: compiled as a whole, which hides everything inside; compile its blocks instead: "
             "`for block in pipe.transformer.transformer_blocks: block.compile()`"
         )
-    check_no_other_cache(name, module)
 
 
 def check_no_other_cache(name: str, module: nn.Module) -> None:

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from torch import nn
 
-from keystep.engine.attach import CALL, attach_model, check_free, check_seats, check_sites, check_spec
+from keystep.engine.attach import CALL, attach_model, check_free, check_not_compiled, check_seats, check_sites, check_spec
 from keystep.engine.call import Call
 from keystep.engine.clock import first_index, is_guided, timesteps_of
 from keystep.engine.compiled import budget_for
@@ -61,6 +61,9 @@ class Session:
         storage: Storage | None = None,
     ) -> None:
         self.models = find_transformers(target)
+        for name, module in self.models.items():
+            if not isinstance(vars(module).get(CALL), ModelSeat):
+                check_not_compiled(name, module)
         self.spec = spec or find_spec(next(iter(self.models.values())), target)
         self.guidance = Guidance.parse(guidance or self.spec.guidance)
         self.method = method
