@@ -21,6 +21,7 @@ from diffusers import (
 
 import keystep
 from keystep import FasterCache, KeystepWarning, Policy, Rule
+from keystep.engine.planner import count_skipped
 from keystep.how import FrequencyBands, Hold, Linear
 from keystep.what import Attention, Branch, PrefixResidual, Span
 from keystep.when import Below, Every, Mask, RelativeChange
@@ -199,6 +200,38 @@ def test_a_callback_ends_the_generation_early(zoo: Zoo) -> None:
         assert "stopped after 9" in session.summary()
         assert torch.equal(zoo.sample(pipe), fresh)
         assert session.trace.is_complete
+
+
+def test_a_prompt_that_changes_in_mid_run_is_computed_anew() -> None:
+    """A callback may hand back other embeddings: nothing of the old prompt is reused for the new one."""
+    other = torch.randn(1, 7, 20, generator=torch.Generator().manual_seed(9))
+
+    def change(pipe: Any, i: int, t: Any, values: dict[str, Any]) -> dict[str, Any]:
+        return {"prompt_embeds": other} if i == 7 else {}
+
+    for name in ("fastercache", "adacache"):
+        pipe = pipe_of(WAN)
+        with keystep.accelerate(pipe, METHODS[name]) as session:
+            first = WAN.sample(pipe, call={"callback_on_step_end": change})
+            assert torch.equal(WAN.sample(pipe, call={"callback_on_step_end": change}), first)
+        assert session.trace.rows[8].skipped == ()
+        assert any("the prompt changed" in note for note in session.trace.notes)
+        assert any(row.skipped for row in session.trace.rows[9:])
+
+
+def test_the_same_prompt_at_another_address() -> None:
+    """Callers that make the text anew for each call get addresses as chance will have it."""
+    pipe, text = pipe_of(WAN), torch.randn(1, 7, 20)
+    with torch.no_grad(), keystep.accelerate(pipe.transformer, METHODS["fastercache-attention"]) as session:
+        session.begin(16, False, [900.0 - 50 * k for k in range(16)])
+        for k in range(16):
+            fresh = text.clone() if k > 8 else text.view(1, 7, 20)
+            x = torch.full((1, *WAN.latent), 0.1 * k)
+            pipe.transformer(**WAN.inputs(pipe, x, 900.0 - 50 * k, fresh))
+            session.step()
+    assert session.trace.notes == []
+    policy = METHODS["fastercache-attention"].policy("wan", 16)
+    assert session.trace.count_skips("attention") == count_skipped(policy, 16, "attention", is_guided=False)
 
 
 def test_two_transformers_start_afresh_at_the_boundary() -> None:

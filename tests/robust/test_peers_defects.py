@@ -370,6 +370,17 @@ def test_whole_model_compilation_is_refused() -> None:
         pass
 
 
+def test_compiling_blocks_after_attaching_is_told() -> None:
+    """`block.compile()` takes the place of the block's call: without a check the method would idle silently."""
+    for name in ("fastercache", "adacache"):
+        pipe = WAN.build()
+        with keystep.accelerate(pipe, METHODS[name]):
+            for block in pipe.transformer.blocks:
+                block.compile(backend="eager")
+            with pytest.raises(RuntimeError, match="compile first"):
+                WAN.sample(pipe)
+
+
 # ------------------------------------------------------------------ other people's patches
 
 
