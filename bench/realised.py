@@ -159,7 +159,9 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--models", default=",".join(shape.name for shape in SHAPES))
     parser.add_argument("--out", type=Path, default=Path("bench/results"))
+    parser.add_argument("--threads", type=int, default=1, help="one thread leaves less to the scheduler's luck")
     options = parser.parse_args()
+    torch.set_num_threads(options.threads)
     rows = []
     for shape in SHAPES:
         if shape.name not in options.models.split(","):

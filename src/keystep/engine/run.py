@@ -64,7 +64,8 @@ class Run:
         self._held: dict[tuple[str, str], tuple[int, ...]] = {}
         self._last: dict[tuple[str, str], int] = {}  # when a rule and branch was last computed, held or not
         self._expected, self._last_use = self._planner.look_ahead(1, self._states, {})
-        self._conditions: list[tuple[int, tuple[int, ...]]] = []
+        self._condition: torch.Tensor | None = None
+        self._num_alike = 0  # evaluations in a row that were given the very same text tensor as the one before
         self._evaluation = 0
         self._num_calls = 0
         self._seen: tuple[str, ...] = ()  # branches of this evaluation's calls so far
@@ -145,14 +146,18 @@ class Run:
                 self._make_room(rule)
 
     def _has_changed(self, condition: torch.Tensor | None) -> bool:
-        """Whether the text is another tensor than in the evaluations before, which all had the same one."""
-        if condition is None:
+        """Whether a pipeline that hands over one text tensor evaluation after evaluation now has another text.
+
+        Pipelines that make the tensor anew for every call tell nothing, and cost nothing.
+        """
+        before, self._condition = self._condition, condition
+        if condition is before:
+            self._num_alike += 1
             return False
-        seen = (condition.data_ptr(), condition.shape)
-        is_new = bool(self._conditions) and seen != self._conditions[-1]
-        was_steady = len(self._conditions) > 1 and len(set(self._conditions)) == 1
-        self._conditions = [seen] if is_new and was_steady else [*self._conditions[-3:], seen]
-        return is_new and was_steady
+        was_steady, self._num_alike = self._num_alike > 0, 0
+        if before is None or condition is None or not was_steady:
+            return False
+        return before.shape != condition.shape or not torch.equal(before, condition)
 
     def _forget(self, why: str) -> None:
         """What was computed and measured so far says nothing any more (another expert, another prompt)."""
