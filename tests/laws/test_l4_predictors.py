@@ -115,7 +115,10 @@ def test_linear_weights(evaluation: int, first: float, last: float) -> None:
     assert ramp.at((), Moment(evaluation, 0.0)) == pytest.approx(expected)
 
 
-@pytest.mark.parametrize("predictor", [Hold(), Linear(), Linear(Constant(0.4)), Taylor(2), FrequencyBands()])
+ENHANCED = FrequencyBands(Gain(1.2), Gain(1.1))
+
+
+@pytest.mark.parametrize("predictor", [Hold(), Linear(), Linear(Constant(0.4)), Taylor(2), ENHANCED])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_prediction_leaves_stored_tensors_alone(predictor: Predictor, dtype: torch.dtype) -> None:
     values = [torch.randn(2, 4, 6, 5).to(dtype) for _ in range(predictor.num_entries)]

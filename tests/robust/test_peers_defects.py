@@ -371,7 +371,7 @@ def test_whole_model_compilation_is_refused() -> None:
 
 
 def test_compiling_blocks_after_attaching_is_told() -> None:
-    """`block.compile()` takes the place of the block's call: without a check the method would idle silently."""
+    """`block.compile()` takes the place of the block's call; unchecked, the method would idle."""
     for name in ("fastercache", "adacache"):
         pipe = WAN.build()
         with keystep.accelerate(pipe, METHODS[name]):
