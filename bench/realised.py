@@ -2,8 +2,8 @@
 
     python -m bench.realised --pairs 7 --steps 20 --out bench/results
 
-Plain and accelerated generations run in turns in one process; ratios are taken pair by pair. Random weights do not
-slow down like trained ones, so AdaCache gets a codebook that skips two of three evaluations.
+Plain and accelerated generations run in turns in one process; ratios are taken pair by pair. Random weights
+do not slow down like trained ones, so AdaCache gets a codebook that skips two of three evaluations.
 """
 
 from __future__ import annotations
@@ -131,7 +131,8 @@ def table(rows: list[dict[str, Any]]) -> str:
         hidden = "" if row["hidden_states"] is None else f"{row['hidden_states']:.2f}"
         lines.append(
             f"| {row['model']} | {row['method']} | {row['evaluation_ms']:.0f} | {row['compute_ratio']:.3f} | "
-            f"{row['speedup']:.2f} ({row['speedup_min']:.2f} - {row['speedup_max']:.2f}) | {row['realised']:.2f} | "
+            f"{row['speedup']:.2f} ({row['speedup_min']:.2f} - {row['speedup_max']:.2f}) | "
+            f"{row['realised']:.2f} | "
             f"{overhead} | {hidden} |"
         )
     return "\n".join(lines)
@@ -159,7 +160,9 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--models", default=",".join(shape.name for shape in SHAPES))
     parser.add_argument("--out", type=Path, default=Path("bench/results"))
-    parser.add_argument("--threads", type=int, default=1, help="one thread leaves less to the scheduler's luck")
+    parser.add_argument(
+        "--threads", type=int, default=1, help="one thread leaves less to the scheduler's luck"
+    )
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     rows = []

@@ -1,4 +1,6 @@
-"""Random-weight pipelines of real classes, wide enough that the transformer dominates (>= 200 ms an evaluation)."""
+"""Random-weight pipelines of real classes, wide enough that the transformer dominates (>= 200 ms an
+evaluation).
+"""
 
 from __future__ import annotations
 

@@ -21,23 +21,27 @@ def accelerate(
     storage: Storage | None = None,
     **options: Any,
 ) -> AbstractContextManager[Session]:
-    """Accelerate a pipeline inside a `with` block; leaving the block restores it exactly, also after an exception.
+    """Accelerate a pipeline inside a `with` block; leaving the block restores it exactly, also after an
+    exception.
 
     Args:
-        target: a diffusers pipeline, or a bare transformer (then call `begin` and `step` of the session yourself).
-        method: a name (`keystep methods` lists them), a method object such as `keystep.AdaCache(...)`, or a `Policy`.
+        target: a diffusers pipeline, or a bare transformer (then call `begin` and `step` of the session
+            yourself).
+        method: a name (`keystep methods` lists them), a method object such as `keystep.AdaCache(...)`, or a
+            `Policy`.
         spec: where the sites of an unknown model are; None = look the transformer's class up.
         guidance: layout of the guidance branches if it differs from the model's usual one, e.g.
             "batched:uncond,cond" or "separate:cond,uncond".
-        storage: where cached tensors live, e.g. `keystep.Storage(device="cpu")`; None = where they are computed.
+        storage: where cached tensors live, e.g. `keystep.Storage(device="cpu")`; None = where they are
+            computed.
         options: of the method, when it is given by name.
 
     Returns:
         A context manager that yields the `Session`: `.summary()`, `.trace`.
 
     Raises:
-        ValueError: unknown method, option or model, a policy that matches nothing in the model, a scheduler that cannot
-            be followed, a transformer that is accelerated already.
+        ValueError: unknown method, option or model, a policy that matches nothing in the model, a scheduler
+            that cannot be followed, a transformer that is accelerated already.
     """
     return attached(Session(target, _method(method, options), spec, guidance, storage))
 
@@ -51,7 +55,8 @@ def enable(
     storage: Storage | None = None,
     **options: Any,
 ) -> Session:
-    """Accelerate a pipeline until `disable`; on one that is enabled already the new settings replace the old ones.
+    """Accelerate a pipeline until `disable`; on one that is enabled already the new settings replace the old
+    ones.
 
     Arguments, result and errors as `accelerate`; a call that fails leaves the old settings in force.
     """
@@ -79,7 +84,8 @@ def load(model: str, *, device: str = "cpu", dtype: Any = None) -> Any:
     """Load a pipeline.
 
     Args:
-        model: "toy" for the tiny model that ships with keystep, else a hub id or a folder in diffusers' layout.
+        model: "toy" for the tiny model that ships with keystep, else a hub id or a folder in diffusers'
+            layout.
         device: where it runs, e.g. "cuda".
         dtype: torch dtype of the weights; None = the toy's float32, the checkpoint's own otherwise.
 

@@ -1,4 +1,4 @@
-"""A policy is a tuple of rules; a rule says WHAT is skipped, WHEN it is recomputed and HOW it is filled in."""
+"""A policy is a tuple of rules: WHAT is skipped, WHEN it is recomputed and HOW it is filled in."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ class Rule:
         what: the site.
         when: the controller that decides per evaluation.
         how: the predictor that fills in skipped values.
-        max_age: a skip needs, for every active branch, an entry computed at most this many evaluations ago; else the
-            evaluation is computed and the trace says so. None = any age.
+        max_age: a skip needs, for every active branch, an entry computed at most this many evaluations ago;
+            else the evaluation is computed and the trace says so. None = any age.
     """
 
     what: Site
@@ -42,7 +42,8 @@ class Rule:
                 )
             if self.when.asks and not _is_probed_before(self.what, signal.probe):
                 raise ValueError(
-                    f"Rule on {self.label}: a controller that asks needs a Span(start=n) with n >= 1 and the probe "
+                    f"Rule on {self.label}: a controller that asks needs a Span(start=n) with n >= 1 and "
+                    "the probe "
                     f"PrefixResidual(stop=n) in front of it, given {signal.probe}"
                 )
             if isinstance(signal.probe, AttentionResidual) and isinstance(self.what, Attention):
@@ -84,7 +85,8 @@ class Policy:
                 isinstance(s, Attention) for s in sites
             ):
                 raise ValueError(
-                    f"Policy {self.name!r}: {one.label} and {other.label}: attention rules go with Span(start=0) only, "
+                    f"Policy {self.name!r}: {one.label} and {other.label}: attention rules go with "
+                    "Span(start=0) only, "
                     "for the blocks before the span lie outside it"
                 )
 

@@ -1,4 +1,6 @@
-"""Policies as plain data, for files and reports: every part becomes `{"type": class name, field: value, ...}`."""
+"""Policies as plain data, for files and reports: every part becomes `{"type": class name, field: value,
+...}`.
+"""
 
 from __future__ import annotations
 

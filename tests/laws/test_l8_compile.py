@@ -1,4 +1,6 @@
-"""L8: regionally compiled blocks keep whole graphs, few of them, none anew in the second generation, and the result."""
+"""L8: regionally compiled blocks keep whole graphs, few of them, none anew in the second generation, and the
+result.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,8 @@ METHODS: dict[str, Any] = {
     "attention only": keystep.FasterCache(cfg=False),
     "adacache+moreg": keystep.AdaCache(codebook={5.0: 3}, native=16, moreg=True),
 }
-# Input layouts a plain run compiles for, times (guidance rows: all, conditional only) x (computed, skipped attention).
+# Input layouts a plain run compiles for, times (guidance rows: all, conditional only) x (computed, skipped
+# attention).
 LAYOUTS = {"latte": 3, "cogvideox": 2, "wan": 1}
 VARIANTS = {"fastercache": 4, "attention only": 2, "adacache+moreg": 1}
 

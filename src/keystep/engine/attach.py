@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from keystep.engine.session import Session
     from keystep.models.spec import ModelSpec
 
-CALL = "_compiled_call_impl"  # what nn.Module.__call__ prefers: outside the forward, its hooks and its compiled code
+# What nn.Module.__call__ prefers to its forward: outside the hooks and outside compiled code.
+CALL = "_compiled_call_impl"
 SEAT = "keystep_seat"
 
 
@@ -36,7 +37,8 @@ def check_free(name: str, module: nn.Module) -> None:
     occupant = vars(module).get(CALL)
     if isinstance(occupant, ModelSeat):
         raise ValueError(
-            f"{name}: already accelerated; leave the first `with keystep.accelerate(...)` or call keystep.disable(pipe)"
+            f"{name}: already accelerated; leave the first `with keystep.accelerate(...)` or call "
+            "keystep.disable(pipe)"
         )
     check_not_compiled(name, module)
     check_no_other_cache(name, module)
@@ -65,7 +67,8 @@ def check_seats(models: dict[str, nn.Module]) -> None:
             seat_there = getattr(part, SEAT, None)
             if seat_there is not None and vars(part).get(CALL) is not seat_there:
                 raise RuntimeError(
-                    f"{name}.{path}: its call was replaced after keystep attached (block.compile()?); compile first, then "
+                    f"{name}.{path}: its call was replaced after keystep attached (block.compile()?); "
+                    "compile first, then "
                     "call keystep.accelerate() or keystep.enable()"
                 )
 
@@ -147,7 +150,8 @@ def check_spec(spec: ModelSpec, module: nn.Module) -> None:
         if name not in names:
             top = sorted({n.split(".")[0] for n in names} - {""})
             raise ValueError(
-                f"spec {spec.name!r}, {field}: {type(module).__name__} has no module {name!r}; at the top it has "
+                f"spec {spec.name!r}, {field}: {type(module).__name__} has no module {name!r}; at the top "
+                "it has "
                 f"{', '.join(top)}"
             )
 
@@ -162,7 +166,8 @@ def check_sites(policy: Policy, spec: ModelSpec, module: nn.Module, guidance: Gu
             or any(kind not in spec.attention for kind in site.kinds)
         ):
             raise ValueError(
-                f"{rule.label} matches no site of {spec.transformer}; attention kinds there: {', '.join(spec.attention)}"
+                f"{rule.label} matches no site of {spec.transformer}; attention kinds there: "
+                f"{', '.join(spec.attention)}"
             )
         if isinstance(site, Span) and site.start >= num_blocks:
             raise ValueError(

@@ -17,8 +17,8 @@ def timesteps_of(scheduler: Any) -> list[float]:
 def first_index(times: Sequence[float], timestep: Any, scheduler: Any) -> int:
     """Which of the scheduler's timesteps the first evaluation is at.
 
-    Image-to-video strength and resumed runs begin in the middle: the first call's timestep tells where. Where the model
-    is given something else than the scheduler's timestep, the scheduler's begin index counts.
+    Image-to-video strength and resumed runs begin in the middle: the first call's timestep tells where. Where
+    the model is given something else than the scheduler's timestep, the scheduler's begin index counts.
     """
     if isinstance(timestep, torch.Tensor) and timestep.numel():
         timestep = timestep.max().item()  # Wan 2.2 gives a timestep per token, 0 where a frame is given
@@ -39,7 +39,9 @@ def is_guided(pipeline: Any) -> bool:
     scale = getattr(pipeline, "guidance_scale", None)
     if scale is None:
         raise ValueError(
-            f"guidance: {type(pipeline).__name__} shows neither do_classifier_free_guidance nor guidance_scale, so the "
-            "branches cannot be told apart; accelerate the transformer and call begin(num_evaluations, guided=...)"
+            f"guidance: {type(pipeline).__name__} shows neither do_classifier_free_guidance nor "
+            "guidance_scale, so the "
+            "branches cannot be told apart; accelerate the transformer and call begin(num_evaluations, "
+            "guided=...)"
         )
     return float(scale) > 1.0

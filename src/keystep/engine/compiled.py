@@ -8,9 +8,9 @@ from typing import Any
 
 from torch import nn
 
-# A block's code is compiled once per layout of its inputs, per number of guidance rows (all, conditional only) and for
-# computed and skipped attention. Latte, whose spatial and temporal blocks share one forward, needs 3 x 2 x 2 graphs and 3
-# more for the plain pipeline; torch.compile gives up at 8 unless told otherwise.
+# A block's code is compiled once per layout of its inputs, per number of guidance rows (all, conditional
+# only) and for computed and skipped attention. Latte, whose spatial and temporal blocks share one forward,
+# needs 3 x 2 x 2 graphs and 3 more for the plain pipeline; torch.compile gives up at 8 unless told otherwise.
 GRAPHS_PER_FORWARD = 32
 
 

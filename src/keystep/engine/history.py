@@ -12,7 +12,9 @@ Key = tuple[str, str, str]  # rule label, site name, branch
 
 
 class Histories:
-    """Entries oldest first. Bytes are counted by storage: a view counts the whole storage it keeps alive, once."""
+    """Entries oldest first. Bytes are counted by storage: a view counts the whole storage it keeps alive,
+    once.
+    """
 
     def __init__(self) -> None:
         self._entries: dict[Key, list[Entry]] = {}

@@ -15,8 +15,8 @@ from keystep.when import Signal
 class Measurement:
     """The sums of one signal in one model call.
 
-    The copy to the host starts at once; only reading it waits, and then only for what was queued before the copy, not
-    for the rest of the forward.
+    The copy to the host starts at once; only reading it waits, and then only for what was queued before the
+    copy, not for the rest of the forward.
 
     Attributes:
         rule: whose signal it is.
@@ -39,7 +39,9 @@ class Measurement:
         frames: int,
         samples: int,
     ) -> Measurement:
-        """Queue the reduction of `value` (rows, frames * tokens, C), rows sample-major, and its copy to the host."""
+        """Queue the reduction of `value` (rows, frames * tokens, C), rows sample-major, and its copy to the
+        host.
+        """
         sums = signal.measure(value, previous, frames)
         sums = sums.unflatten(-1, (samples, -1)).sum(-1)
         host = sums.to("cpu", non_blocking=True)

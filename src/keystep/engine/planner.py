@@ -1,8 +1,8 @@
 """Which rules compute and which skip: pure Python, no tensors.
 
-Plans are made evaluation by evaluation from what is really held. For the rules that follow a schedule the planner can
-also look ahead to the end of the run, which tells what has to be kept: an entry no later evaluation will use is
-neither stored nor copied.
+Plans are made evaluation by evaluation from what is really held. For the rules that follow a schedule the
+planner can also look ahead to the end of the run, which tells what has to be kept: an entry no later
+evaluation will use is neither stored nor copied.
 """
 
 from __future__ import annotations
@@ -127,8 +127,8 @@ class Planner:
         """Play the rest of the run, measuring rules computing throughout.
 
         Returns:
-            The expected plans by evaluation, and for each entry (rule label, branch, evaluation) the last evaluation
-            that uses it.
+            The expected plans by evaluation, and for each entry (rule label, branch, evaluation) the last
+            evaluation that uses it.
         """
         held, plans, last_use = dict(held), {}, {}
         for k in range(evaluation, self.num_evaluations + 1):

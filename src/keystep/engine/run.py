@@ -65,7 +65,9 @@ class Run:
         self._last: dict[tuple[str, str], int] = {}  # when a rule and branch was last computed, held or not
         self._expected, self._last_use = self._planner.look_ahead(1, self._states, {})
         self._condition: torch.Tensor | None = None
-        self._num_alike = 0  # evaluations in a row that were given the very same text tensor as the one before
+        self._num_alike = (
+            0  # evaluations in a row with the text tensor of the one before
+        )
         self._evaluation = 0
         self._num_calls = 0
         self._seen: tuple[str, ...] = ()  # branches of this evaluation's calls so far
@@ -79,7 +81,8 @@ class Run:
         for rule in self._planner.rules:
             if rule.how.needs_time and len(self._times) < self.num_evaluations:
                 raise ValueError(
-                    f"times: given {len(self._times)} for {self.num_evaluations} evaluations, but {rule.label} weighs by "
+                    f"times: given {len(self._times)} for {self.num_evaluations} evaluations, but "
+                    f"{rule.label} weighs by "
                     "the spacing of timesteps; pass begin(..., times=[...]) one for each evaluation"
                 )
 
@@ -112,15 +115,17 @@ class Run:
     def open_call(self, model: str, condition: torch.Tensor | None = None) -> tuple[str, ...]:
         """A model call begins; the first call of an evaluation makes its plan. Returns the call's branches.
 
-        `condition` is the text the model is given: a pipeline that hands over the same tensor evaluation after
-        evaluation and then another one has changed its prompt, and nothing cached is worth anything.
+        `condition` is the text the model is given: a pipeline that hands over the same tensor evaluation
+        after evaluation and then another one has changed its prompt, and nothing cached is worth anything.
         """
         if self.plan is None:
             self._open_evaluation(model, condition)
         if self._num_calls >= len(self.calls):
             raise RuntimeError(
-                f"guidance: the model was called {self._num_calls + 1} times in one evaluation, but the layout {self.guidance} "
-                f"has {len(self.calls)} call(s) when guidance is {'on' if len(self.branches) > 1 else 'off'}; "
+                f"guidance: the model was called {self._num_calls + 1} times in one evaluation, but the "
+                f"layout {self.guidance} "
+                f"has {len(self.calls)} call(s) when guidance is "
+                f"{'on' if len(self.branches) > 1 else 'off'}; "
                 "pass guidance= to accelerate() with the layout of this pipeline"
             )
         branches = self.calls[self._num_calls]
@@ -146,7 +151,8 @@ class Run:
                 self._make_room(rule)
 
     def _has_changed(self, condition: torch.Tensor | None) -> bool:
-        """Whether a pipeline that hands over one text tensor evaluation after evaluation now has another text.
+        """Whether a pipeline that hands over one text tensor evaluation after evaluation now has another
+        text.
 
         Pipelines that make the tensor anew for every call tell nothing, and cost nothing.
         """
@@ -172,7 +178,7 @@ class Run:
             self._states[rule.label] = rule.when.update(state, self._evaluation - 1, True, {})
 
     def _make_room(self, rule: Rule) -> None:
-        """Drop what the push at the end of a computed evaluation replaces, before the new tensors are made."""
+        """Drop what the push of a computed evaluation will replace, before the new tensors are made."""
         assert self.plan is not None
         for branch in self.plan.branches_of(rule):
             if self.keeps(rule, branch):
@@ -223,10 +229,13 @@ class Run:
         self.plan, self.lead_output = None, None
 
     def _check_calls(self) -> None:
-        """Guidance may pause in mid-run (a branch is not called then), but the first evaluation shows the layout."""
+        """Guidance may pause in mid-run (a branch is not called then), but the first evaluation shows the
+        layout.
+        """
         if self._num_calls < len(self.calls) and self._evaluation == 1:
             raise RuntimeError(
-                f"guidance: the model was called {self._num_calls} time(s) in the first evaluation, but the layout "
+                f"guidance: the model was called {self._num_calls} time(s) in the first evaluation, but "
+                "the layout "
                 f"{self.guidance} has {len(self.calls)}; "
                 "pass guidance= to accelerate() with the layout of this pipeline"
             )

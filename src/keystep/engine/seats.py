@@ -1,7 +1,7 @@
 """Seats: what sits in front of a module while a policy is attached.
 
-`ModelSeat`, `BlockSeat` and `ExitSeat` take the place of the module's call, outside anything `torch.compile` may have
-made of it. What has to happen inside a block is left to taps (`tap.py`).
+`ModelSeat`, `BlockSeat` and `ExitSeat` take the place of the module's call, outside anything `torch.compile`
+may have made of it. What has to happen inside a block is left to taps (`tap.py`).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 class ModelSeat:
-    """In front of a transformer: opens calls, drops the rows that are not needed, fills in skipped branches."""
+    """In front of a transformer: opens calls, drops rows that are not needed, fills in skipped branches."""
 
     def __init__(self, session: Session, name: str, module: torch.nn.Module, spec: ModelSpec) -> None:
         self.session = session

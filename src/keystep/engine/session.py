@@ -1,4 +1,6 @@
-"""A session: a policy attached to a pipeline. It outlives generations; each generation gets a `Run` of its own."""
+"""A session: a policy attached to a pipeline. It outlives generations; each generation gets a `Run` of its
+own.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,15 @@ from typing import Any, Protocol
 
 from torch import nn
 
-from keystep.engine.attach import CALL, attach_model, check_free, check_not_compiled, check_seats, check_sites, check_spec
+from keystep.engine.attach import (
+    CALL,
+    attach_model,
+    check_free,
+    check_not_compiled,
+    check_seats,
+    check_sites,
+    check_spec,
+)
 from keystep.engine.call import Call
 from keystep.engine.clock import first_index, is_guided, timesteps_of
 from keystep.engine.compiled import budget_for
@@ -112,13 +122,15 @@ class Session:
         for name in ("set_timesteps", "step"):
             if not callable(getattr(scheduler, name, None)):
                 raise ValueError(
-                    f"scheduler: {type(scheduler).__name__} has no {name}(), so its steps cannot be followed; "
+                    f"scheduler: {type(scheduler).__name__} has no {name}(), so its steps cannot be "
+                    "followed; "
                     "accelerate the transformer and call begin() and step() of the session yourself"
                 )
         set_timesteps, step = scheduler.set_timesteps, scheduler.step
         if hasattr(step, "keystep_session"):
             raise ValueError(
-                "scheduler: another accelerated pipeline uses the same scheduler object; give this one its own: "
+                "scheduler: another accelerated pipeline uses the same scheduler object; give this one "
+                "its own: "
                 "pipe.scheduler = type(pipe.scheduler).from_config(pipe.scheduler.config)"
             )
 
@@ -149,7 +161,8 @@ class Session:
         """Begin a generation by hand, where no scheduler does it.
 
         Args:
-            num_evaluations: N, model evaluations there will be (all branches of one noise level are one evaluation).
+            num_evaluations: N, model evaluations there will be (all branches of one noise level are one
+                evaluation).
             guided: whether classifier-free guidance is on.
             times: the timestep of each evaluation; needed by predictors that weigh by spacing.
         """
@@ -164,7 +177,9 @@ class Session:
         self._is_due, self._has_warned_beyond = False, False
 
     def step(self) -> None:
-        """End an evaluation: what `scheduler.step` does for a pipeline. Without a model call since the last: nothing."""
+        """End an evaluation: what `scheduler.step` does for a pipeline. Without a model call since the last:
+        nothing.
+        """
         if self.run is None or self.run.plan is None:
             return
         self.run.close_evaluation()
@@ -192,11 +207,13 @@ class Session:
         """The run a model call belongs to; None for calls after the last planned evaluation.
 
         Raises:
-            RuntimeError: no generation has begun, the scheduler was replaced, or another thread is generating.
+            RuntimeError: no generation has begun, the scheduler was replaced, or another thread is
+                generating.
         """
         if self._scheduler is not None and self._target.scheduler is not self._scheduler:
             raise RuntimeError(
-                "scheduler: pipe.scheduler was replaced after keystep attached, so its steps cannot be followed; "
+                "scheduler: pipe.scheduler was replaced after keystep attached, so its steps cannot be "
+                "followed; "
                 "set the scheduler first, then call keystep.accelerate() or keystep.enable()"
             )
         if self._is_due:

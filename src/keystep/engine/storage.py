@@ -15,8 +15,8 @@ class Storage:
     """How cached tensors are kept between evaluations.
 
     Attributes:
-        device: None = where they were computed; "cpu" = in host memory (pinned, copied without stopping the device):
-            frees device memory at the price of a copy each way.
+        device: None = where they were computed; "cpu" = in host memory (pinned, copied without stopping the
+            device): frees device memory at the price of a copy each way.
         dtype: None = as computed; e.g. torch.bfloat16 halves float32 histories.
     """
 

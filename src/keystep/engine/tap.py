@@ -1,8 +1,10 @@
-"""Taps: what takes the place of a `forward` inside a block, plain enough to be compiled together with the block.
+"""Taps: what takes the place of a `forward` inside a block, plain enough to be compiled together with the
+block.
 
-A tap's forward is a bound method of one shared function, and looks at one flag and one tensor of the tap: so all blocks
-of a kind share their compiled graphs, one for computing and one for skipping. Decisions are made before, outside.
-Whoever wraps a tapped forward (an offload hook) may keep calling it after keystep has left: then it has no tap.
+A tap's forward is a bound method of one shared function, and looks at one flag and one tensor of the tap: so
+all blocks of a kind share their compiled graphs, one for computing and one for skipping. Decisions are made
+before, outside. Whoever wraps a tapped forward (an offload hook) may keep calling it after keystep has left:
+then it has no tap.
 """
 
 from __future__ import annotations

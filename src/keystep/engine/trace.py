@@ -32,7 +32,8 @@ class Row:
         evaluation: 1-based index within the generation.
         timestep: the scheduler's timestep of this evaluation (nan when unknown).
         model: attribute name of the transformer that ran (`"transformer"`, `"transformer_2"`).
-        branches: guidance branches that really went through the model, e.g. `("uncond", "cond")` or `("cond",)`.
+        branches: guidance branches that really went through the model, e.g. `("uncond", "cond")` or
+            `("cond",)`.
         decisions: rule name -> `Decision`.
         signals: signal name -> measured value (dimensionless), only where it was measured.
         cache_bytes: bytes held by histories after this evaluation.

@@ -1,13 +1,15 @@
-"""`FrequencyBands`: CFG-Cache, which rebuilds the unconditional output from its difference to the conditional one.
+"""`FrequencyBands`: CFG-Cache, which rebuilds the unconditional output from its difference to the conditional
+one.
 
-FasterCache (arXiv 2410.19355, section 3.3) keeps the low- and high-frequency parts of the difference between the two
-guidance branches and adds them, weighted, to the spectrum of the current conditional output. The transform is linear,
-so with D = u - c split once at each full evaluation
+FasterCache (arXiv 2410.19355, section 3.3) keeps the low- and high-frequency parts of the difference between
+the two guidance branches and adds them, weighted, to the spectrum of the current conditional output. The
+transform is linear, so with D = u - c split once at each full evaluation
 
     u = c + a_low * D_low + a_high * D_high
 
-holds exactly, in real space, without any transform on skipped evaluations. Differs from the reference code in: the
-weights are a function of the number of skipped evaluations since the refresh; stored tensors are never multiplied.
+holds exactly, in real space, without any transform on skipped evaluations. Differs from the reference code
+in: the weights are a function of the number of skipped evaluations since the refresh; stored tensors are
+never multiplied.
 """
 
 from __future__ import annotations
@@ -29,7 +31,8 @@ class Gain:
     Attributes:
         rate: factor per skipped evaluation (`accumulates`) or in all (not `accumulates`); 1 = no enhancement.
         start, stop: evaluations (1-based, inclusive) in which the factor applies.
-        accumulates: the reference code compounds the factor over consecutive skips; the paper's text does not.
+        accumulates: the reference code compounds the factor over consecutive skips; the paper's text does
+            not.
         cap: upper bound of the weight.
     """
 

@@ -1,7 +1,7 @@
 """`Linear`: extrapolation through the last two computed deltas, with a choice of weights.
 
-`predict = newest + w * (newest - older)`. FasterCache (arXiv 2410.19355, eq. 5) lets w grow over the run; w from the
-spacing of the steps is exact for features that drift linearly in the scheduler's time.
+`predict = newest + w * (newest - older)`. FasterCache (arXiv 2410.19355, eq. 5) lets w grow over the run; w
+from the spacing of the steps is exact for features that drift linearly in the scheduler's time.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """`Taylor`: polynomial extrapolation through the last order + 1 computed deltas, exact on uneven steps.
 
-TaylorSeer (arXiv 2503.06923) divides backward differences by the last gap only, which is wrong as soon as the gaps
-differ; the Newton / Lagrange form used here is exact for polynomials of the given degree at any spacing.
+TaylorSeer (arXiv 2503.06923) divides backward differences by the last gap only, which is wrong as soon as the
+gaps differ; the Newton / Lagrange form used here is exact for polynomials of the given degree at any spacing.
 """
 
 from __future__ import annotations
@@ -45,7 +45,8 @@ class Taylor:
     def predict(self, history: Sequence[Entry], now: Moment) -> torch.Tensor:
         """Lagrange form: one weighted sum, the weights in Python floats."""
         entries = history[-self.num_entries :]
-        # Samplers with Runge-Kutta warm-up repeat timesteps; of several entries at one time the newest counts.
+        # Samplers with Runge-Kutta warm-up repeat timesteps; of several entries at one time the newest
+        # counts.
         by_time = {entry.moment.time: entry.values[0] for entry in entries}
         times = list(by_time)
         result: torch.Tensor | None = None

@@ -1,11 +1,12 @@
 """AdaCache: each video gets its own schedule from how fast its features change; MoReg minds its motion.
 
-"Adaptive Caching for Faster Video Generation with Diffusion Transformers", arXiv 2411.02397, sections 3.2 (codebook)
-and 3.3 (motion regularisation); reference code AdaCache-DiT/AdaCache@2c6d3ca, stdit3.py.
+"Adaptive Caching for Faster Video Generation with Diffusion Transformers", arXiv 2411.02397, sections 3.2
+(codebook) and 3.3 (motion regularisation); reference code AdaCache-DiT/AdaCache@2c6d3ca, stdit3.py.
 
-Differs from the reference in: all of its residuals are skipped together and come from one evaluation, so one tensor
-(stack output minus stack input) stands for its one per block; the conditional branch and the most restless sample of a
-batch decide (`over="all"` pools as the reference does); the state ends with the generation.
+Differs from the reference in: all of its residuals are skipped together and come from one evaluation, so one
+    tensor
+(stack output minus stack input) stands for its one per block; the conditional branch and the most restless
+sample of a batch decide (`over="all"` pools as the reference does); the state ends with the generation.
 """
 
 from __future__ import annotations
@@ -24,7 +25,9 @@ from keystep.when import Codebook, MotionRatio, MotionRegularisation, RelativeCh
 
 @dataclass(frozen=True)
 class Book:
-    """A codebook for runs of `native` evaluations: (threshold, rate) pairs, the rate beyond, the MoReg window."""
+    """A codebook for runs of `native` evaluations: (threshold, rate) pairs, the rate beyond, the MoReg
+    window.
+    """
 
     native: int
     entries: tuple[tuple[float, int], ...]
@@ -32,7 +35,8 @@ class Book:
     window: tuple[int, int]
 
 
-# Paper, appendix A.1; reference configs/sample_adacache*.py. The slow book's window is not published: the fast one's.
+# Paper, appendix A.1; reference configs/sample_adacache*.py. The slow book's window is not published: the
+# fast one's.
 BOOKS: dict[str, Book] = {
     "fast": Book(30, ((0.08, 6), (0.16, 5), (0.24, 4), (0.32, 3), (0.40, 2)), 1, (4, 26)),
     "slow": Book(30, ((0.08, 3), (0.16, 2)), 1, (4, 26)),
@@ -73,10 +77,10 @@ class AdaCache:
     """Skips the whole stack of blocks for as long as each video's own features stay put.
 
     Attributes:
-        codebook: "fast", "slow", "fast-100", or your own {threshold: rate} (a rate of k skips k - 1 evaluations;
-            higher = faster); `otherwise` is the rate beyond the last threshold.
-        native: number of evaluations your own codebook is made for; named ones know theirs. Other run lengths scale
-            rates with N and thresholds with 1 / N, for the distance is one per evaluation.
+        codebook: "fast", "slow", "fast-100", or your own {threshold: rate} (a rate of k skips k - 1
+            evaluations; higher = faster); `otherwise` is the rate beyond the last threshold.
+        native: number of evaluations your own codebook is made for; named ones know theirs. Other run lengths
+            scale rates with N and thresholds with 1 / N, for the distance is one per evaluation.
         otherwise: rate beyond the last threshold of your own codebook (1 = compute every evaluation).
         moreg: motion regularisation: False, True, or a `MoReg` with constants of its own.
         depth: which block is measured, 0 = first, 1 = last.
@@ -124,7 +128,9 @@ class AdaCache:
 
 
 def scale(book: Book, num_evaluations: int) -> Book:
-    """The book for another number of evaluations: gaps cover the same part of the run, distances are per evaluation."""
+    """The book for another number of evaluations: gaps cover the same part of the run, distances are per
+    evaluation.
+    """
     if num_evaluations == book.native:
         return book
     ratio = num_evaluations / book.native

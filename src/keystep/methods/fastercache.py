@@ -1,11 +1,13 @@
 """FasterCache: attention outputs extrapolated, the unconditional branch rebuilt from the conditional one.
 
-"FasterCache: Training-Free Video Diffusion Model Acceleration with High Quality", arXiv 2410.19355, sections 3.2
-(dynamic feature reuse) and 3.3 (CFG-Cache); reference code Vchitect/FasterCache@02d05ef, scripts/*.
+"FasterCache: Training-Free Video Diffusion Model Acceleration with High Quality", arXiv 2410.19355, sections
+3.2 (dynamic feature reuse) and 3.3 (CFG-Cache); reference code Vchitect/FasterCache@02d05ef, scripts/*.
 
-Differs from the reference in: histories are kept per branch, and a reuse needs a fresh entry for every active branch
-(`max_age`), where the reference mixes conditional and unconditional features; the conditional branch is the one that is
-computed, also on CogVideoX; no transform on skipped evaluations; nothing stored is ever multiplied.
+Differs from the reference in: histories are kept per branch, and a reuse needs a fresh entry for every active
+    branch
+(`max_age`), where the reference mixes conditional and unconditional features; the conditional branch is the
+one that is computed, also on CogVideoX; no transform on skipped evaluations; nothing stored is ever
+multiplied.
 """
 
 from __future__ import annotations
@@ -30,8 +32,8 @@ MAX_GAIN = 1.75  # what the references' low band reaches; the high band of two o
 class Preset:
     """Constants of one model, in 1-based evaluations of a run of `native` evaluations.
 
-    Attention outputs are reused from `attention_from` on except where k % attention_every == attention_phase; the
-    unconditional branch is rebuilt from `cfg_from` on except where k % cfg_every == cfg_phase.
+    Attention outputs are reused from `attention_from` on except where k % attention_every == attention_phase;
+    the unconditional branch is rebuilt from `cfg_from` on except where k % cfg_every == cfg_phase.
     """
 
     native: int
@@ -56,7 +58,9 @@ PRESETS: dict[str, Preset] = {
         30, 8, 2, 1, Ramp(7, 0.0, 30, 1.035), 1, 12, 5, Gain(1.15, stop=25), Gain(1.15, start=20)
     ),
     # scripts/opensora_plan/fastercache_sample_opensora_plan.py; 150 PNDM steps are 159 evaluations
-    "opensora-plan": Preset(159, 46, 3, 0, Constant(0.3), 2, 40, 6, Gain(1.1, stop=130), Gain(1.2, start=131)),
+    "opensora-plan": Preset(
+        159, 46, 3, 0, Constant(0.3), 2, 40, 6, Gain(1.1, stop=130), Gain(1.2, start=131)
+    ),
     # scripts/latte/fastercache_sample_latte.py
     "latte": Preset(50, 16, 2, 1, Constant(0.5), 1, 18, 5, Gain(1.1, stop=44), Gain(1.1, start=45)),
     # scripts/cogvideox/fastercache_sample_cogvideox.py
@@ -65,13 +69,15 @@ PRESETS: dict[str, Preset] = {
     "vchitect": Preset(
         100, 32, 2, 1, Constant(0.0), None, 31, 5, Gain(1.05, stop=79), Gain(1.1, start=61), radius=0.0
     ),
-    # scripts/mochi/fastercache_sample_mochi.py; the text half of its joint attention is extrapolated with the video's
+    # scripts/mochi/fastercache_sample_mochi.py; the text half of its joint attention is extrapolated with the
+    # video's
     "mochi": Preset(
         64, 21, 2, 0, Ramp(1, 0.0, 64, 1.0, floor=0.5), 1, 23, 5, Gain(1.15, stop=51), Gain(1.25, start=31),
         cfg_phase=1, is_last_full=True,
     ),
-    # The paper's text: reuse every other evaluation from .27 N, weights 0 to 1, full every 5th from N / 3, gains 1.2 on
-    # the low band before .7 N and on the high band after it, not compounded. For models without a preset.
+    # The paper's text: reuse every other evaluation from .27 N, weights 0 to 1, full every 5th from N / 3,
+    # gains 1.2 on the low band before .7 N and on the high band after it, not compounded. For models without
+    # a preset.
     "paper_default": Preset(
         30, 8, 2, 1, Ramp(8, 0.0, 30, 1.0), 1, 10, 5,
         Gain(1.2, stop=20, accumulates=False), Gain(1.2, start=21, accumulates=False), is_last_full=True,
@@ -84,10 +90,12 @@ class FasterCache:
     """Extrapolates attention outputs and rebuilds the unconditional branch (CFG-Cache).
 
     Attributes:
-        preset: constants of which model; "auto" = those of the model at hand, `paper_default` for unknown ones.
+        preset: constants of which model; "auto" = those of the model at hand, `paper_default` for unknown
+            ones.
         attention: whether attention outputs are reused.
         cfg: whether the unconditional branch is rebuilt; stands aside when guidance is off.
-        cfg_every: compute the unconditional branch in one of so many evaluations (higher = faster; 0 = preset's).
+        cfg_every: compute the unconditional branch in one of so many evaluations (higher = faster; 0 =
+            preset's).
         attention_every: compute attention in one of so many evaluations (higher = faster; 0 = preset's).
         start: shift of both starts as a fraction of the run (positive = later = closer to the plain video).
     """
@@ -129,7 +137,8 @@ class FasterCache:
             rules.append(cfg_rule(preset))
         elif self.cfg:
             notes.append(
-                f"CFG-Cache needs {MIN_CFG_EVALUATIONS} evaluations or more, this run has {num_evaluations}: switched off"
+                f"CFG-Cache needs {MIN_CFG_EVALUATIONS} evaluations or more, this run has "
+                f"{num_evaluations}: switched off"
             )
         if self.attention:
             rules.append(attention_rule(preset))
@@ -150,8 +159,8 @@ class FasterCache:
 def scale(preset: Preset, num_evaluations: int) -> Preset:
     """The preset for another number of evaluations; at its native number it is returned as it is.
 
-    Starts are fractions of the run, periods stay in evaluations (shorter in short runs), a gain's growth over the whole
-    run is kept and its weight capped, and the last evaluation is full.
+    Starts are fractions of the run, periods stay in evaluations (shorter in short runs), a gain's growth over
+    the whole run is kept and its weight capped, and the last evaluation is full.
     """
     if num_evaluations == preset.native:
         return preset

@@ -21,7 +21,8 @@ class ModelSpec:
         streams: arguments of a block that it returns, in order; a skipped block passes them through.
         exit: the module called right after the last block, with the hidden state as its first argument.
         attention: kind -> pattern of the attention modules, `{}` standing for the block index.
-        residual: (block list, module called right after the attention residual was added) of the measured block.
+        residual: (block list, module called right after the attention residual was added) of the measured
+            block.
         rows: arguments of the transformer whose dimension 0 carries the guidance branches, branch-major.
         guidance: layout of guidance in this model's pipelines, see `Guidance.parse`.
         condition: the argument that carries the text.

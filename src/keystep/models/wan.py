@@ -1,4 +1,6 @@
-"""Wan 2.1 and 2.2 (arXiv 2503.20314): one call per guidance branch; 2.2 has two transformers for high and low noise."""
+"""Wan 2.1 and 2.2 (arXiv 2503.20314): one call per guidance branch; 2.2 has two transformers for high and low
+noise.
+"""
 
 from keystep.models.spec import ModelSpec
 

@@ -1,8 +1,8 @@
 """How a pipeline lays out classifier-free guidance, and how to cut tensors by branch.
 
-Batched guidance runs all branches in one call, branch-major along dimension 0 (all rows of one branch, then all rows
-of the next, also where a tensor's rows are `branch x sample x frame`). Separate guidance calls the model once per
-branch and evaluation, in a fixed order.
+Batched guidance runs all branches in one call, branch-major along dimension 0 (all rows of one branch, then
+all rows of the next, also where a tensor's rows are `branch x sample x frame`). Separate guidance calls the
+model once per branch and evaluation, in a fixed order.
 """
 
 from __future__ import annotations
@@ -73,7 +73,8 @@ def check_rows(name: str, num_rows: int, branches: Sequence[str]) -> None:
     """Raise `ValueError` if the rows of an argument do not divide by the number of branches."""
     if num_rows % len(branches):
         raise ValueError(
-            f"{name}: {num_rows} rows do not divide into the branches {', '.join(branches)}; is the guidance layout "
+            f"{name}: {num_rows} rows do not divide into the branches {', '.join(branches)}; is the "
+            "guidance layout "
             "right? Pass guidance='separate:cond,uncond' if the pipeline calls the model once per branch"
         )
 

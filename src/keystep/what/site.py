@@ -1,10 +1,11 @@
 """WHAT can be skipped: sites, and the probe points at which change is measured.
 
 A site is something whose value can be predicted instead of computed. Everything cached is a delta:
-`value = base + predict(history of deltas)`. The base is zero for attention outputs, the span's input for a span,
-and the conditional output for the unconditional branch.
+`value = base + predict(history of deltas)`. The base is zero for attention outputs, the span's input for a
+span, and the conditional output for the unconditional branch.
 
-Sites nest: branch > span > attention. What lies inside a skipped site is not visited and its state stands still.
+Sites nest: branch > span > attention. What lies inside a skipped site is not visited and its state stands
+    still.
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ class Attention:
     """Outputs of attention modules, after the output projection and before the gate. Base: zero.
 
     Attributes:
-        kinds: which of the model's attention kinds (`ModelSpec.attention`: `"spatial"`, `"temporal"`, `"joint"`,
-            `"self"`, `"cross"` ...); empty = every kind except `"cross"`.
+        kinds: which of the model's attention kinds (`ModelSpec.attention`: `"spatial"`, `"temporal"`,
+            `"joint"`, `"self"`, `"cross"` ...); empty = every kind except `"cross"`.
     """
 
     kinds: tuple[str, ...] = ()

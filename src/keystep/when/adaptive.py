@@ -14,10 +14,10 @@ from keystep.when.signal import MotionRatio, RelativeChange, Signal
 class MotionRegularisation:
     """MoReg (AdaCache, arXiv 2411.02397, section 3.3): spend more evaluations on videos that move more.
 
-    Inside the window the distance is multiplied by M = M0 + |g| with M0 = (motion / pivot) ** exponent / divisor and
-    g = gradient * (M0 - previous M0) / rate; outside M0 = 1. The paper's eq. 9 has neither the absolute value nor the
-    exponent; this is the reference code. Its divisor is 1 (a typing slip for 1.2), kept because the published numbers
-    were made with it.
+    Inside the window the distance is multiplied by M = M0 + |g| with M0 = (motion / pivot) ** exponent /
+    divisor and g = gradient * (M0 - previous M0) / rate; outside M0 = 1. The paper's eq. 9 has neither the
+    absolute value nor the exponent; this is the reference code. Its divisor is 1 (a typing slip for 1.2),
+    kept because the published numbers were made with it.
 
     Attributes:
         first, last: the window in evaluations (1-based, inclusive).
@@ -63,13 +63,14 @@ class CodebookState:
 class Codebook:
     """AdaCache's controller: the distance at a computed evaluation looks up the gap to the next one.
 
-    The distance is divided by the gap it was planned for. The first and the last two evaluations are always computed,
-    and so is the second (nothing was measured before it).
+    The distance is divided by the gap it was planned for. The first and the last two evaluations are always
+    computed, and so is the second (nothing was measured before it).
 
     Attributes:
-        entries: (threshold, rate) pairs with rising thresholds: the first with distance < threshold gives the rate.
-        otherwise: the rate beyond the last threshold, also for a distance that is not a number. A rate of k computes
-            again k evaluations later, so k - 1 are skipped.
+        entries: (threshold, rate) pairs with rising thresholds: the first with distance < threshold gives the
+            rate.
+        otherwise: the rate beyond the last threshold, also for a distance that is not a number. A rate of k
+            computes again k evaluations later, so k - 1 are skipped.
         distance: the measured signal.
         moreg: motion regularisation, or None.
     """

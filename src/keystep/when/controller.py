@@ -1,7 +1,7 @@
 """WHEN to recompute: the contract of controllers.
 
-A controller is a frozen description; its state is a value that is passed in and returned, so that one controller can
-serve many generations at once. Decisions are plain Python on the host.
+A controller is a frozen description; its state is a value that is passed in and returned, so that one
+controller can serve many generations at once. Decisions are plain Python on the host.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class Controller(Protocol):
 
     @property
     def asks(self) -> bool:
-        """Whether `plan` may say "ask"; then the signals are measured at every evaluation, before the site."""
+        """Whether `plan` may say "ask"; then the signals are measured before the site, every time."""
         ...
 
     @property
@@ -43,7 +43,7 @@ class Controller(Protocol):
         ...
 
     def update(self, state: Any, evaluation: int, is_computed: bool, measured: Mapping[str, float]) -> Any:
-        """After the evaluation: the next state. `measured` is empty where nothing was or could be measured."""
+        """After the evaluation: the next state. `measured` is empty where nothing could be measured."""
         ...
 
 

@@ -9,7 +9,9 @@ from keystep.when.controller import Plan, Schedule
 
 
 def resolve(position: int | float, num_evaluations: int) -> int:
-    """An evaluation index from a position: a whole number is an index, a float a fraction of N (0.36 of 50 = 18)."""
+    """An evaluation index from a position: a whole number is an index, a float a fraction of N (0.36 of 50 =
+    18).
+    """
     return position if isinstance(position, int) else round(position * num_evaluations)
 
 
@@ -70,7 +72,8 @@ class Every(Schedule):
 class Mask(Schedule):
     """An explicit list of decisions: `"C"` computes, `"s"` skips, one letter per evaluation.
 
-    A run with another number of evaluations is an error: a short mask must not skip (or compute) the rest silently.
+    A run with another number of evaluations is an error: a short mask must not skip (or compute) the rest
+        silently.
     """
 
     letters: str

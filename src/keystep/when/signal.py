@@ -18,7 +18,7 @@ Sums = Sequence[tuple[float, float]]  # one (numerator, denominator) per sample 
 
 
 def ratio(numerator: float, denominator: float) -> float:
-    """numerator / denominator; 0 / 0 is 0 (nothing there, nothing changed), x / 0 is infinite, nan stays nan."""
+    """numerator / denominator; 0 / 0 is 0 (nothing there, nothing changed), x / 0 infinite, nan stays nan."""
     if denominator == 0:
         return 0.0 if numerator == 0 else float("inf")
     return numerator / denominator
@@ -35,9 +35,9 @@ class RelativeChange:
 
     Attributes:
         probe: where it is measured.
-        over: `"lead"`: only the conditional branch, the most restless sample of a batch counts, so a video is never
-            skipped more because of its batch mates. `"all"`: one ratio of sums over all branches and samples, as the
-            AdaCache reference code pools them.
+        over: `"lead"`: only the conditional branch, the most restless sample of a batch counts, so a video is
+            never skipped more because of its batch mates. `"all"`: one ratio of sums over all branches and
+            samples, as the AdaCache reference code pools them.
     """
 
     probe: Probe = field(default_factory=AttentionResidual)
@@ -64,7 +64,8 @@ class MotionRatio:
     """How much a probed value differs from frame to frame: |F[j:] - F[:-j]|_1 / (|F[j:]|_1 + |F[:-j]|_1).
 
     The motion estimate of AdaCache's motion regularisation (arXiv 2411.02397, eq. 8), mean over the strides.
-    0 = all frames alike; independent Gaussian frames give 0.707. nan where there are not more frames than the stride.
+    0 = all frames alike; independent Gaussian frames give 0.707. nan where there are not more frames than the
+    stride.
 
     Attributes:
         strides: distances j between the compared frames.
