@@ -237,7 +237,10 @@ def test_unconditional_call_first_is_refused_where_it_cannot_work() -> None:
     attach(METHODS["adacache"], guidance=layout)
 
 
-@pytest.mark.parametrize("method", [None, 5, FasterCache, AdaCache, object(), ["fastercache"]], ids=repr)
+NO_METHOD = ["None", "number", "FasterCache", "AdaCache", "object", "list"]
+
+
+@pytest.mark.parametrize("method", [None, 5, FasterCache, AdaCache, object(), ["fastercache"]], ids=NO_METHOD)
 def test_things_that_are_no_method(method: Any) -> None:
     with pytest.raises((ValueError, TypeError), match="method"):
         attach(method)
@@ -271,7 +274,9 @@ class Pipe:
 
 
 @pytest.mark.parametrize(
-    "target", [Pipe(), Pipe(transformer=None), Pipe(transformer="x"), None, "wan"], ids=str
+    "target",
+    [Pipe(), Pipe(transformer=None), Pipe(transformer="x"), None, "wan"],
+    ids=["bare", "none", "text", "None", "name"],
 )
 def test_targets_without_a_transformer(target: Any) -> None:
     with pytest.raises(ValueError, match="no transformer"):
