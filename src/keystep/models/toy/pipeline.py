@@ -105,7 +105,7 @@ class ToyPipeline(DiffusionPipeline):
         prompt: str | list[str],
         negative_prompt: str | list[str] | None = None,
         num_inference_steps: int = 30,
-        guidance_scale: float = 2.5,
+        guidance_scale: float = 2.0,
         num_videos_per_prompt: int = 1,
         generator: torch.Generator | list[torch.Generator] | None = None,
         latents: torch.Tensor | None = None,
