@@ -10,11 +10,12 @@ from typing import Any
 import torch
 
 from keystep.engine.history import Histories
+from keystep.engine.ledger import Ledger
 from keystep.engine.measure import Measurement
 from keystep.engine.planner import EvaluationPlan, Planner, Step
 from keystep.engine.storage import Storage
 from keystep.engine.trace import Decision, Row, Trace
-from keystep.how import Entry, Moment
+from keystep.how import Moment
 from keystep.policy import Policy, Rule
 from keystep.what import Attention, Branch, Guidance, Span
 from keystep.when import Always
@@ -48,26 +49,16 @@ class Run:
         self.guidance = guidance
         self.num_evaluations = num_evaluations
         self.trace = trace
-        self.storage = storage
-        self.histories = Histories()
         self.thread = threading.get_ident()
         self.shape: tuple[int, ...] | None = None  # of the latent, per branch
-        self.lead_output: Any = (
-            None  # the conditional output while the other branches of its evaluation are due
-        )
+        self.lead_output: Any = None  # the conditional output, while other branches of its evaluation are due
         self.plan: EvaluationPlan | None = None
         self.measurements: list[Measurement] = []
         self._times = times
         self._planner = Planner(policy, self.branches, num_evaluations)
-        self._rules = {rule.label: rule for rule in self._planner.rules}
-        self._states = self._planner.start()
-        self._held: dict[tuple[str, str], tuple[int, ...]] = {}
-        self._last: dict[tuple[str, str], int] = {}  # when a rule and branch was last computed, held or not
-        self._expected, self._last_use = self._planner.look_ahead(1, self._states, {})
+        self._ledger = Ledger(self._planner, storage)
         self._condition: torch.Tensor | None = None
-        self._num_alike = (
-            0  # evaluations in a row with the text tensor of the one before
-        )
+        self._num_alike = 0  # evaluations in a row with the text tensor of the one before
         self._evaluation = 0
         self._num_calls = 0
         self._seen: tuple[str, ...] = ()  # branches of this evaluation's calls so far
@@ -91,6 +82,11 @@ class Run:
         for rule in policy.rules:
             if rule not in self._planner.rules:
                 self.trace.notes.append(f"guidance is off: {rule.label} stands aside")
+
+    @property
+    def histories(self) -> Histories:
+        """The tensors held."""
+        return self._ledger.histories
 
     @property
     def now(self) -> Moment:
@@ -141,18 +137,10 @@ class Run:
             self.model = model
         if self._has_changed(condition):
             self._forget(f"evaluation {self._evaluation}: the prompt changed")
-        self.plan = self._planner.plan(self._evaluation, self._states, self._held, self._last)
-        if not self.plan.agrees(self._expected.get(self._evaluation)):
-            self._expected, self._last_use = self._planner.look_ahead(
-                self._evaluation, self._states, self._held
-            )
-        for rule in self._planner.rules:
-            if self.plan.computes(rule.label):
-                self._make_room(rule)
+        self.plan = self._ledger.plan(self._evaluation)
 
     def _has_changed(self, condition: torch.Tensor | None) -> bool:
-        """Whether a pipeline that hands over one text tensor evaluation after evaluation now has another
-        text.
+        """Whether a pipeline that hands over one text tensor again and again now has another text.
 
         Pipelines that make the tensor anew for every call tell nothing, and cost nothing.
         """
@@ -167,25 +155,9 @@ class Run:
 
     def _forget(self, why: str) -> None:
         """What was computed and measured so far says nothing any more (another expert, another prompt)."""
-        if self._evaluation == 1:
-            return
-        self.trace.notes.append(f"{why}; everything is computed anew")
-        self.histories.clear()
-        self._held.clear()
-        self._last.clear()
-        for rule in self._planner.rules:
-            state = self._states[rule.label]
-            self._states[rule.label] = rule.when.update(state, self._evaluation - 1, True, {})
-
-    def _make_room(self, rule: Rule) -> None:
-        """Drop what the push of a computed evaluation will replace, before the new tensors are made."""
-        assert self.plan is not None
-        for branch in self.plan.branches_of(rule):
-            if self.keeps(rule, branch):
-                num_kept = rule.how.num_entries - 1
-                self.histories.trim_rule(rule.label, branch, num_kept)
-                entries = self._held.get((rule.label, branch), ())
-                self._held[rule.label, branch] = entries[len(entries) - min(num_kept, len(entries)) :]
+        if self._evaluation > 1:
+            self.trace.notes.append(f"{why}; everything is computed anew")
+            self._ledger.forget(self._evaluation)
 
     def settle(self, rule: Rule, action: str) -> None:
         """The answer at a probe: replaces "ask" in the plan of this evaluation, also for its later calls."""
@@ -197,41 +169,23 @@ class Run:
             steps.update({r.label: Step("skip", "inside a skipped span", is_visited=False) for r in inner})
         self.plan = EvaluationPlan(self.plan.evaluation, self.plan.active, steps)
         if action != "skip":
-            self._make_room(rule)
+            self._ledger.make_room(rule, self.plan)
 
     def ask(self, rule: Rule, measured: dict[str, float]) -> None:
         """Let the controller decide in the middle of the forward."""
-        self.settle(rule, rule.when.decide(self._states[rule.label], self._evaluation, measured))
+        self.settle(rule, self._ledger.decide(rule, self._evaluation, measured))
 
     def close_evaluation(self) -> None:
         """The sampler took its step: feed the controllers, write the row, drop what nobody will use."""
         assert self.plan is not None, "closed only after a model call"
         self._check_calls()
         plan, measured = self.plan, self._read_measurements()
-        for rule in self._planner.rules:
-            if plan.steps[rule.label].is_visited:
-                self._states[rule.label] = rule.when.update(
-                    self._states[rule.label],
-                    self._evaluation,
-                    plan.computes(rule.label),
-                    measured.get(rule.label, {}),
-                )
-            for branch in plan.branches_of(rule):
-                if branch in self._seen and plan.computes(rule.label):
-                    self._last[rule.label, branch] = self._evaluation
-                    if self.keeps(rule, branch):
-                        self._held[rule.label, branch] = (
-                            *self._held.get((rule.label, branch), ()),
-                            self._evaluation,
-                        )
-        self._drop_unused()
+        self._ledger.close(plan, self._seen, measured)
         self._write_row(plan, measured)
         self.plan, self.lead_output = None, None
 
     def _check_calls(self) -> None:
-        """Guidance may pause in mid-run (a branch is not called then), but the first evaluation shows the
-        layout.
-        """
+        """Guidance may pause in mid-run (a branch is not called); the first evaluation must be whole."""
         if self._num_calls < len(self.calls) and self._evaluation == 1:
             raise RuntimeError(
                 f"guidance: the model was called {self._num_calls} time(s) in the first evaluation, but "
@@ -246,16 +200,6 @@ class Run:
             measured.setdefault(label, {})[name] = value
         self.measurements.clear()
         return measured
-
-    def _drop_unused(self) -> None:
-        for (label, branch), entries in list(self._held.items()):
-            if self._planner.keeps_all(self._rules[label]):
-                continue
-            useful = tuple(e for e in entries if self._last_use.get((label, branch, e), 0) > self._evaluation)
-            if useful != entries:
-                # entries die oldest first, so the useful ones are the newest
-                self.histories.trim_rule(label, branch, len(useful))
-                self._held[label, branch] = useful
 
     def _write_row(self, plan: EvaluationPlan, measured: dict[str, dict[str, float]]) -> None:
         seconds, self._clock = time.perf_counter() - self._clock, time.perf_counter()
@@ -296,19 +240,15 @@ class Run:
 
     def keeps(self, rule: Rule, branch: str) -> bool:
         """Whether an entry computed now will be used."""
-        return self._planner.keeps_all(rule) or (rule.label, branch, self._evaluation) in self._last_use
+        return self._ledger.keeps(rule, branch, self._evaluation)
 
     def push(self, rule: Rule, site: str, branch: str, delta: torch.Tensor) -> None:
         """Store a computed delta (already a tensor of its own, not a view of something larger)."""
-        values = rule.how.keep(delta.detach())
-        dtypes = tuple(value.dtype for value in values)
-        entry = Entry(self.now, self.storage.store(values), delta.device, dtypes)
-        self.histories.push((rule.label, site, branch), entry, rule.how.num_entries)
+        self._ledger.push(rule, site, branch, delta, self.now)
 
     def predict(self, rule: Rule, site: str, branch: str) -> torch.Tensor:
         """The predicted delta of a site for one branch."""
-        history = [self.storage.load(entry) for entry in self.histories.get((rule.label, site, branch))]
-        return rule.how.predict(history, self.now)
+        return self._ledger.predict(rule, site, branch, self.now)
 
     def check_shape(self, shape: tuple[int, ...]) -> None:
         """Raise if the latent changed its shape in mid-run: histories would not fit."""
