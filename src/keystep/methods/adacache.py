@@ -72,6 +72,12 @@ class MoReg:
             require(0 <= first <= last <= 1, "moreg.window", self.window, "fractions 0 <= first <= last <= 1")
 
 
+# The reference's pivot belongs to Open-Sora's latents. Others are ours, from development prompts (bench/LOG.md).
+MOREG: dict[str, MoReg] = {
+    "toy": MoReg(pivot=0.08),  # motion ratios there: still .03, slow .05, fast .09
+}
+
+
 @dataclass(frozen=True)
 class AdaCache:
     """Skips the whole stack of blocks for as long as each video's own features stay put.
@@ -82,7 +88,8 @@ class AdaCache:
         native: number of evaluations your own codebook is made for; named ones know theirs. Other run lengths
             scale rates with N and thresholds with 1 / N, for the distance is one per evaluation.
         otherwise: rate beyond the last threshold of your own codebook (1 = compute every evaluation).
-        moreg: motion regularisation: False, True, or a `MoReg` with constants of its own.
+        moreg: motion regularisation: False, True (the model's own constants where it has some, else the
+            reference's), or a `MoReg`.
         depth: which block is measured, 0 = first, 1 = last.
         over: "lead" = the conditional branch decides; "all" = pool all branches and samples (reference).
     """
@@ -94,7 +101,7 @@ class AdaCache:
     depth: float = 0.5
     over: Literal["lead", "all"] = "lead"
 
-    citation: ClassVar[str] = "AdaCache, arXiv 2411.02397 (ICCV 2025)"
+    citation: ClassVar[str] = "AdaCache (ICCV 2025), https://arxiv.org/abs/2411.02397"
 
     def __post_init__(self) -> None:
         if isinstance(self.codebook, str) and self.codebook not in BOOKS:
@@ -110,13 +117,12 @@ class AdaCache:
         return Book(self.native, entries, self.otherwise, window)
 
     def policy(self, model: str, num_evaluations: int) -> Policy:
-        """The policy for a run of `num_evaluations`; the same for every model."""
-        del model
+        """The policy for a model (`ModelSpec.name`) and a run of `num_evaluations`."""
         book = scale(self._book(), num_evaluations)
         probe = AttentionResidual(self.depth)
         moreg = None
         if self.moreg:
-            options = MoReg() if self.moreg is True else self.moreg
+            options = MOREG.get(model, MoReg()) if self.moreg is True else self.moreg
             window = options.window
             first, last = book.window if window is None else (round(f * num_evaluations) for f in window)
             motion = MotionRatio(probe, self.over, options.strides)

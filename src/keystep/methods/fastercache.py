@@ -107,7 +107,7 @@ class FasterCache:
     attention_every: int = 0
     start: float = 0.0
 
-    citation: ClassVar[str] = "FasterCache, arXiv 2410.19355 (ICLR 2025)"
+    citation: ClassVar[str] = "FasterCache (ICLR 2025), https://arxiv.org/abs/2410.19355"
 
     def __post_init__(self) -> None:
         if self.preset not in ("auto", *PRESETS):

@@ -49,8 +49,13 @@ def build(name: str, **options: Any) -> AdaCache | FasterCache:
 
 
 def _explain(name: str, error: ValidationError) -> str:
-    """The first complaint, in one line."""
-    problem = error.errors()[0]
+    """The complaint that says most, in one line: of an option that may be several things, the named field."""
+    problems = error.errors()
+    strays = [problem for problem in problems if problem["type"] == "unexpected_keyword_argument"]
+    if strays:
+        *path, field = (str(part) for part in strays[0]["loc"])
+        return f"{'.'.join([name, *path[:1]])}: it has no field {field!r}"
+    problem = problems[0]
     if problem["type"] == "value_error":
         return str(problem.get("ctx", {}).get("error", problem["msg"]))
     where = ".".join([name, *(str(part) for part in problem["loc"][:1])])
