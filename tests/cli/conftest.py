@@ -1,23 +1,13 @@
 """Running the command line in this process, and what it must not have touched."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import NamedTuple
 
 import pytest
-import torch
 
 from keystep.cli.main import main
 
 PROMPT = "a small red circle moving left slowly on a dark background"
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread_for_modules() -> Iterator[None]:
-    # Fixtures of a module run before the setting that every single test gets.
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 class Result(NamedTuple):
