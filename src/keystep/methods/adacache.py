@@ -72,7 +72,8 @@ class MoReg:
             require(0 <= first <= last <= 1, "moreg.window", self.window, "fractions 0 <= first <= last <= 1")
 
 
-# The reference's pivot belongs to Open-Sora's latents. Others are ours, from development prompts (bench/LOG.md).
+# The reference's pivot belongs to Open-Sora's latents. Others are ours, from development prompts:
+# bench/LOG.md.
 MOREG: dict[str, MoReg] = {
     "toy": MoReg(pivot=0.08),  # motion ratios there: still .03, slow .05, fast .09
 }
