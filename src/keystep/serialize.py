@@ -62,4 +62,7 @@ def from_data(data: Any) -> Any:
     for key in values:
         if key not in known:
             raise unknown(f"field of {name}", key, known)
-    return PARTS[name](**values)
+    try:
+        return PARTS[name](**values)
+    except (TypeError, AttributeError) as error:  # a field is missing, or is no part of a policy
+        raise ValueError(f"policy part {name}: {error}") from None

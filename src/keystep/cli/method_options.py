@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 PLAIN_NAMES = ("none", "plain")
+CUSTOM_NAME = "custom"  # a policy file that spells its rules out
 POLICY_SUFFIXES = (".toml", ".yaml", ".yml", ".json")
 _WORDS = {"true": True, "false": False, "none": None, "null": None}
 
@@ -73,6 +74,10 @@ def build_method(method: str | None, assignments: Sequence[str], policy: Path | 
         if options:
             raise ValueError(f"method {name!r} takes no options; given: {', '.join(options)}")
         return None
+    if name == CUSTOM_NAME:
+        from keystep.serialize import from_data
+
+        return from_data({"type": "Policy", **options})
     from keystep.methods import build
 
     return build(name, **options)

@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING
 from torch import nn
 
 from keystep.engine.restore import replace_attribute
-from keystep.engine.seats import BlockSeat, ExitSeat, ModelSeat
+from keystep.engine.seats import BlockSeat, ExitSeat, Host, ModelSeat
 from keystep.engine.tap import put_tap, show_input, show_output
 from keystep.policy import Policy
 from keystep.what import Attention, AttentionResidual, Branch, Guidance, Span
 
 if TYPE_CHECKING:
-    from keystep.engine.session import Session
     from keystep.models.spec import ModelSpec
 
 # What nn.Module.__call__ prefers to its forward: outside the hooks and outside compiled code.
@@ -73,9 +72,11 @@ def check_seats(models: dict[str, nn.Module]) -> None:
                 )
 
 
-def attach_model(stack: ExitStack, session: Session, name: str, module: nn.Module, spec: ModelSpec) -> None:
-    """Put seats and taps where the policy of `session` may need them."""
-    rules = session.outline.rules
+def attach_model(
+    stack: ExitStack, session: Host, name: str, module: nn.Module, spec: ModelSpec, policy: Policy
+) -> None:
+    """Put seats and taps where `policy` may need them."""
+    rules = policy.rules
     seat(stack, module, ModelSeat(session, name, module, spec))
     if all(isinstance(rule.what, Branch) for rule in rules):
         return
@@ -84,7 +85,7 @@ def attach_model(stack: ExitStack, session: Session, name: str, module: nn.Modul
         for list_name in spec.blocks
         for index, block in enumerate(module.get_submodule(list_name).children())
     }
-    _tap_attention(stack, module, spec, seats, session.outline)
+    _tap_attention(stack, module, spec, seats, policy)
     for rule in rules:
         if isinstance(rule.what, Span):
             exit_module = module.get_submodule(spec.exit)

@@ -7,8 +7,9 @@ may have made of it. What has to happen inside a block is left to taps (`tap.py`
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 
@@ -20,14 +21,33 @@ from keystep.what import LEAD, Branch
 from keystep.what.branch import check_rows, rows_of, select_branches
 
 if TYPE_CHECKING:
-    from keystep.engine.session import Session
     from keystep.models.spec import ModelSpec
+
+
+class Host(Protocol):
+    """What a seat needs of its session.
+
+    Attributes:
+        call: the model call under way, None between calls.
+        graph_budget: makes the context in which the model runs.
+    """
+
+    call: Call | None
+    graph_budget: Callable[[], AbstractContextManager[Any]]
+
+    def run_for_call(self, arguments: Mapping[str, Any]) -> Run | None:
+        """The run that a call of the model belongs to; None = compute plainly."""
+        ...
+
+    def abort(self) -> None:
+        """Forget the generation under way."""
+        ...
 
 
 class ModelSeat:
     """In front of a transformer: opens calls, drops rows that are not needed, fills in skipped branches."""
 
-    def __init__(self, session: Session, name: str, module: torch.nn.Module, spec: ModelSpec) -> None:
+    def __init__(self, session: Host, name: str, module: torch.nn.Module, spec: ModelSpec) -> None:
         self.session = session
         self.name = name
         self.spec = spec
@@ -103,7 +123,7 @@ class BlockSeat:
     """
 
     def __init__(
-        self, session: Session, module: torch.nn.Module, spec: ModelSpec, list_name: str, index: int
+        self, session: Host, module: torch.nn.Module, spec: ModelSpec, list_name: str, index: int
     ) -> None:
         self.session = session
         self.spec = spec
@@ -147,7 +167,7 @@ class BlockSeat:
 class ExitSeat:
     """In front of the module after the last block: replaces the hidden state of a skipped span."""
 
-    def __init__(self, session: Session, module: torch.nn.Module) -> None:
+    def __init__(self, session: Host, module: torch.nn.Module) -> None:
         self.session = session
         self.call_next: Callable[..., Any] = module._call_impl
 

@@ -110,7 +110,7 @@ class Session:
             if self._scheduler is not None:
                 self._follow(stack, self._scheduler)
             for name, module in self.models.items():
-                attach_model(stack, self, name, module, self.spec)
+                attach_model(stack, self, name, module, self.spec, self.outline)
             self._stack = stack.pop_all()
 
     def close(self) -> None:
@@ -285,6 +285,6 @@ def session_of(target: Any) -> Session | None:
     """The session attached to a pipeline or transformer, if there is one."""
     for module in find_transformers(target).values():
         occupant = vars(module).get(CALL)
-        if isinstance(occupant, ModelSeat):
+        if isinstance(occupant, ModelSeat) and isinstance(occupant.session, Session):
             return occupant.session
     return None
