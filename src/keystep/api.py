@@ -91,6 +91,9 @@ def load(model: str, *, device: str = "cpu", dtype: Any = None) -> Any:
 
     Returns:
         The pipeline, on `device`.
+
+    Raises:
+        ValueError: it cannot be loaded; says why.
     """
     if model == "toy":
         import torch
@@ -100,8 +103,15 @@ def load(model: str, *, device: str = "cpu", dtype: Any = None) -> Any:
         return load_toy(device=device, dtype=dtype or torch.float32)
     from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 
-    options = {} if dtype is None else {"torch_dtype": dtype}
-    return DiffusionPipeline.from_pretrained(model, use_safetensors=True, **options).to(device)
+    options = {} if dtype is None else {"dtype": dtype}
+    try:
+        pipe = DiffusionPipeline.from_pretrained(model, use_safetensors=True, **options)
+    except Exception as error:
+        raise ValueError(
+            f"model: given {model!r}, which cannot be loaded as a diffusers pipeline: "
+            f"{type(error).__name__}: {error}"
+        ) from error
+    return pipe.to(device)
 
 
 def _method(method: str | Method, options: dict[str, Any]) -> Method:

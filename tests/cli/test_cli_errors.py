@@ -219,3 +219,13 @@ def test_an_interrupt_is_no_traceback(run, failing):
     result = run("models")
     assert result.status == 130
     assert result.err.strip() == "error: interrupted"
+
+
+def test_a_broken_pipeline_folder_is_named(run, tmp_path) -> None:
+    (tmp_path / "model_index.json").write_text("hi")
+    result = run(
+        "generate", "--model", tmp_path, "--method", "none", "--prompt", PROMPT, "--out", tmp_path / "a.mp4"
+    )
+    assert result.status == 2
+    assert "describes no diffusers pipeline" in result.err.replace("\n", " ")
+    assert not (tmp_path / "a.mp4").exists()

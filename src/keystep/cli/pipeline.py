@@ -71,7 +71,11 @@ def find_call(model: str) -> Callable[..., Any] | None:
         return None
     import diffusers
 
-    pipeline = getattr(diffusers, json.loads(index.read_text(encoding="utf-8")).get("_class_name", ""), None)
+    try:
+        name = json.loads(index.read_text(encoding="utf-8"))["_class_name"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"--model: {index} describes no diffusers pipeline: {error!r}") from None
+    pipeline = getattr(diffusers, name, None)
     return None if pipeline is None else pipeline.__call__
 
 
