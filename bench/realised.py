@@ -165,21 +165,28 @@ def main() -> None:
     )
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    rows = []
-    for shape in SHAPES:
-        if shape.name not in options.models.split(","):
-            continue
-        pipe = shape.build()
-        pipe.set_progress_bar_config(disable=True)
-        for name, method in (NEVER_SKIPPING | SKIPPING).items():
-            rows.append(measure(pipe, shape, options.steps, name, method, options.pairs))
-            print(table(rows[-1:]).splitlines()[-1], flush=True)
     command = f"python -m bench.realised --pairs {options.pairs} --steps {options.steps}"
-    result = {"machine": machine(), "command": command, "rows": rows}
+    for shape in SHAPES:
+        if shape.name in options.models.split(","):
+            measure_shape(shape, options, command)
+
+
+def measure_shape(shape: Shape, options: argparse.Namespace, command: str) -> None:
+    """All methods on one pipeline; the files are written after every row, so that nothing is lost."""
+    pipe = shape.build()
+    pipe.set_progress_bar_config(disable=True)
+    rows: list[dict[str, Any]] = []
+    about = machine()
     options.out.mkdir(parents=True, exist_ok=True)
-    (options.out / "realised_cpu.json").write_text(json.dumps(result, indent=1))
-    header = ", ".join(f"{key} {value}" for key, value in result["machine"].items())
-    (options.out / "realised_cpu.md").write_text(f"`{command}`; {header}\n\n{table(rows)}\n")
+    for name, method in (NEVER_SKIPPING | SKIPPING).items():
+        rows.append(measure(pipe, shape, options.steps, name, method, options.pairs))
+        print(table(rows[-1:]).splitlines()[-1], flush=True)
+        result = {"machine": about, "command": command, "rows": rows}
+        (options.out / f"realised_{shape.name}_cpu.json").write_text(json.dumps(result, indent=1))
+        header = ", ".join(f"{key} {value}" for key, value in about.items())
+        (options.out / f"realised_{shape.name}_cpu.md").write_text(
+            f"`{command}`; {header}\n\n{table(rows)}\n"
+        )
 
 
 if __name__ == "__main__":
