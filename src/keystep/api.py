@@ -5,9 +5,10 @@ from __future__ import annotations
 from contextlib import AbstractContextManager
 from typing import Any
 
-from keystep.engine.session import Method, Session, attached, session_of
+from keystep.engine.session import Method, Session, attached, find_transformers, session_of
 from keystep.engine.storage import Storage
 from keystep.methods.registry import METHODS, build
+from keystep.models.registry import find_spec
 from keystep.models.spec import ModelSpec
 from keystep.what import Guidance
 
@@ -43,7 +44,7 @@ def accelerate(
         ValueError: unknown method, option or model, a policy that matches nothing in the model, a scheduler
             that cannot be followed, a transformer that is accelerated already.
     """
-    return attached(Session(target, _method(method, options), spec, guidance, storage))
+    return attached(_session(target, method, options, spec, guidance, storage))
 
 
 def enable(
@@ -60,8 +61,13 @@ def enable(
 
     Arguments, result and errors as `accelerate`; a call that fails leaves the old settings in force.
     """
-    session = Session(target, _method(method, options), spec, guidance, storage)
+    session = _session(target, method, options, spec, guidance, storage)
     before = session_of(target)
+    if before is not None and before.target is not target:
+        raise ValueError(
+            f"transformer: already accelerated as part of another {type(before.target).__name__}; call "
+            "keystep.disable() with that one first"
+        )
     if before is not None:
         before.close()
     try:
@@ -112,6 +118,19 @@ def load(model: str, *, device: str = "cpu", dtype: Any = None) -> Any:
             f"{type(error).__name__}: {error}"
         ) from error
     return pipe.to(device)
+
+
+def _session(
+    target: Any,
+    method: str | Method,
+    options: dict[str, Any],
+    spec: ModelSpec | None,
+    guidance: str | Guidance | None,
+    storage: Storage | None,
+) -> Session:
+    made = _method(method, options)
+    models = find_transformers(target)
+    return Session(target, made, spec or find_spec(next(iter(models.values())), target), guidance, storage)
 
 
 def _method(method: str | Method, options: dict[str, Any]) -> Method:

@@ -7,7 +7,7 @@ from itertools import combinations
 
 from keystep.errors import require
 from keystep.how import Predictor
-from keystep.what import Attention, AttentionResidual, Branch, PrefixResidual, Probe, Site, Span
+from keystep.what import Attention, AttentionResidual, PrefixResidual, Probe, Site, Span
 from keystep.when import Controller
 
 
@@ -35,21 +35,26 @@ class Rule:
             self.max_age,
             "None or evaluations >= 1",
         )
+        self._check_parts()
         for signal in self.when.signals:
-            if isinstance(self.what, Branch):
-                raise ValueError(
-                    f"Rule on {self.label}: its controller measures inside the model; use a schedule"
+            if self.when.asks:
+                is_fit = _is_probed_before(self.what, signal.probe) and signal.over == "lead"
+                needed = (
+                    "a Span(start=n), n >= 1, with a PrefixResidual(stop=n) over the lead branch before it"
                 )
-            if self.when.asks and not _is_probed_before(self.what, signal.probe):
+            else:
+                is_fit = isinstance(self.what, Span) and isinstance(signal.probe, AttentionResidual)
+                needed = "a Span, measured at an AttentionResidual"
+            if not is_fit:
                 raise ValueError(
-                    f"Rule on {self.label}: a controller that asks needs a Span(start=n) with n >= 1 and "
-                    "the probe "
-                    f"PrefixResidual(stop=n) in front of it, given {signal.probe}"
+                    f"Rule on {self.label}: {type(self.when).__name__} needs {needed}; given "
+                    f"{signal}. A schedule fits any site"
                 )
-            if isinstance(signal.probe, AttentionResidual) and isinstance(self.what, Attention):
-                raise ValueError(
-                    f"Rule on {self.label}: an attention residual cannot steer the attention it measures"
-                )
+
+    def _check_parts(self) -> None:
+        require(isinstance(self.what, Site), "Rule.what", self.what, "a site: Attention, Span or Branch")
+        require(hasattr(self.when, "plan"), "Rule.when", self.when, "a controller, e.g. Every(2)")
+        require(hasattr(self.how, "predict"), "Rule.how", self.how, "a predictor, e.g. Hold()")
 
     @property
     def label(self) -> str:

@@ -39,7 +39,7 @@ def test_there_and_back_through_json(policy: keystep.Policy) -> None:
         ({"type": "Every"}, "policy part Every: .*period"),
         (
             {"type": "Rule", "what": {"type": "Span"}, "when": "often", "how": {"type": "Hold"}},
-            "policy part Rule",
+            "Rule.when: given 'often'",
         ),
     ],
 )

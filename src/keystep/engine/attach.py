@@ -11,7 +11,8 @@ from torch import nn
 from keystep.engine.restore import replace_attribute
 from keystep.engine.seats import BlockSeat, ExitSeat, Host, ModelSeat
 from keystep.engine.tap import put_tap, show_input, show_output
-from keystep.policy import Policy
+from keystep.how import FrequencyBands
+from keystep.policy import Policy, Rule
 from keystep.what import Attention, AttentionResidual, Branch, Guidance, Span
 
 if TYPE_CHECKING:
@@ -139,6 +140,16 @@ def check_spec(spec: ModelSpec, module: nn.Module) -> None:
                 f"spec {spec.name!r}, rows: {type(module).__name__}.forward has no argument {name!r}; it has "
                 f"{', '.join(arguments)}"
             )
+    for kind, pattern in spec.attention.items():
+        if not any(pattern.startswith(f"{blocks}.{{}}.") for blocks in spec.blocks):
+            raise ValueError(
+                f"spec {spec.name!r}, attention[{kind}]: {pattern!r} lies in none of the block lists "
+                f"{', '.join(spec.blocks)}; patterns look like '{spec.blocks[0]}.{{}}.attn'"
+            )
+    if spec.residual[0] not in spec.blocks:
+        raise ValueError(
+            f"spec {spec.name!r}, residual: {spec.residual[0]!r} is none of {', '.join(spec.blocks)}"
+        )
     names = {name for name, _ in module.named_modules()}
     attention = {f"attention[{kind}]": pattern.format(0) for kind, pattern in spec.attention.items()}
     residual = {"residual": f"{spec.residual[0]}.0.{spec.residual[1]}"}
@@ -179,16 +190,17 @@ def check_sites(policy: Policy, spec: ModelSpec, module: nn.Module, guidance: Gu
                 f"{rule.label}: its controller needs the conditional call first, but guidance is {guidance}"
             )
         if isinstance(site, Branch):
-            check_branch(rule.label, site, spec, guidance)
+            check_branch(rule, site, spec, guidance)
 
 
-def check_branch(label: str, site: Branch, spec: ModelSpec, guidance: Guidance) -> None:
+def check_branch(rule: Rule, site: Branch, spec: ModelSpec, guidance: Guidance) -> None:
     """Raise if the unconditional output cannot be rebuilt from the conditional one here."""
+    label = rule.label
     if site.name not in guidance.order:
         raise ValueError(
             f"{label} matches no site of {spec.transformer}; guidance branches: {', '.join(guidance.order)}"
         )
     if guidance.kind == "separate" and guidance.order[0] != "cond":
         raise ValueError(f"{label}: needs the conditional call first, but guidance is {guidance}")
-    if not spec.can_split_frequencies:
+    if isinstance(rule.how, FrequencyBands) and not spec.can_split_frequencies:
         raise ValueError(f"{label}: the output of {spec.transformer} does not end in latent height and width")

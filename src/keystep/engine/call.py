@@ -104,15 +104,15 @@ class Call:
         if self._span is None or entry is None:
             return hidden
         if not self.is_skipping:
-            delta = hidden - entry
-            self._push_rows(self._span, "span", delta)
+            # Wan shows its exit a float32 copy; what is cached has the type of the stream itself
+            self._push_rows(self._span, "span", hidden.to(entry.dtype) - entry)
             return hidden
         self.is_skipping = False
         parts = [
             rows_of(entry, branch, self.active) + self.run.predict(self._span, "span", branch)
             for branch in self.active
         ]
-        return parts[0] if len(parts) == 1 else torch.cat(parts)
+        return (parts[0] if len(parts) == 1 else torch.cat(parts)).to(hidden.dtype)
 
     # ---------------------------------------------------------------- attention
 
@@ -136,6 +136,8 @@ class Call:
         rule = self.run.rule_on(Attention, kind)
         if rule is None or tap.should_skip:
             return
+        if value is None:
+            raise RuntimeError(f"{site}: its block ran without it, so {rule.label} has nothing to keep")
         values = value if isinstance(value, tuple) else (value,)
         names = (
             (site,) if isinstance(value, torch.Tensor) else tuple(f"{site}:{i}" for i in range(len(values)))
@@ -156,7 +158,7 @@ class Call:
 
     def measure_attention(self, after: torch.Tensor, before: torch.Tensor) -> None:
         """After the measured block ran: `after` is the hidden state once its attention residual was added."""
-        if self._span is None:
+        if self._span is None or self.run.step_of(self._span).action != "compute":
             return
         for rows in ("lead", "all"):
             signals = [
@@ -174,7 +176,8 @@ class Call:
         branches = (LEAD,) if rows == "lead" else self.active
         if rows == "lead":
             after, before = rows_of(after, LEAD, self.active), rows_of(before, LEAD, self.active)
-        value, samples = after - before, self.samples * len(branches)
+        value = (after.to(before.dtype) - before).detach()
+        samples = self.samples * len(branches)
         key = (f"probe of {span.label}", rows, "+".join(branches))
         entries = self.run.histories.get(key)
         previous = entries[-1].values[0] if entries else None

@@ -14,17 +14,23 @@ def timesteps_of(scheduler: Any) -> list[float]:
     return timesteps.tolist() if isinstance(timesteps, torch.Tensor) else [float(t) for t in timesteps]
 
 
-def first_index(times: Sequence[float], timestep: Any, scheduler: Any) -> int:
+def first_index(times: Sequence[float], timestep: Any, scheduler: Any, pipeline: Any) -> int:
     """Which of the scheduler's timesteps the first evaluation is at.
 
     Image-to-video strength and resumed runs begin in the middle: the first call's timestep tells where. Where
     the model is given something else than the scheduler's timestep, the scheduler's begin index counts.
+    Samplers of higher order repeat timesteps: the pipeline's count of them, or the begin index, says which.
     """
+    begin = getattr(scheduler, "begin_index", None) or 0
     if isinstance(timestep, torch.Tensor) and timestep.numel():
         timestep = timestep.max().item()  # Wan 2.2 gives a timestep per token, 0 where a frame is given
-    if isinstance(timestep, (int, float)) and timestep in times:
-        return times.index(timestep)
-    return getattr(scheduler, "begin_index", None) or 0
+    if timestep not in times:
+        return begin
+    count = getattr(pipeline, "_num_timesteps", None) or 0
+    for index in (len(times) - count, begin):
+        if 0 <= index < len(times) and times[index] == timestep:
+            return index
+    return times.index(timestep)
 
 
 def is_guided(pipeline: Any) -> bool:

@@ -44,7 +44,7 @@ class Measurement:
         """
         sums = signal.measure(value, previous, frames)
         sums = sums.unflatten(-1, (samples, -1)).sum(-1)
-        host = sums.to("cpu", non_blocking=True)
+        host = sums.to("cpu", non_blocking=sums.is_cuda)
         done = None
         if sums.is_cuda:
             done = torch.cuda.Event()

@@ -214,7 +214,7 @@ class Run:
                 evaluation=self._evaluation,
                 timestep=self.now.time,
                 model=self.model,
-                branches=plan.active,
+                branches=tuple(branch for branch in plan.active if branch in self._seen),
                 decisions=decisions,
                 signals=signals,
                 cache_bytes=self.histories.num_bytes,

@@ -140,7 +140,10 @@ class BlockSeat:
         """Run the block, or hand its streams on."""
         call = self.session.call
         if call is None:
-            return self.call_next(*args, **kwargs)
+            try:
+                return self.call_next(*args, **kwargs)
+            finally:
+                self._reset_taps()
         streams = tuple(
             args[position] if position < len(args) else kwargs[name]
             for name, position in zip(self.spec.streams, self.positions, strict=True)
@@ -159,9 +162,14 @@ class BlockSeat:
             if self.measured is not None:
                 call.measure_attention(self.measured.take(), hidden)
         finally:
-            for _, _, tap in self.attention:
-                tap.reset()
+            self._reset_taps()
         return output
+
+    def _reset_taps(self) -> None:
+        for _, _, tap in self.attention:
+            tap.reset()
+        if self.measured is not None:
+            self.measured.reset()
 
 
 class ExitSeat:

@@ -32,7 +32,6 @@ from keystep.engine.seats import ModelSeat
 from keystep.engine.storage import Storage
 from keystep.engine.summary import summarize
 from keystep.engine.trace import Trace
-from keystep.models.registry import find_spec
 from keystep.models.spec import ModelSpec
 from keystep.policy import Policy
 from keystep.what import Guidance
@@ -66,15 +65,12 @@ class Session:
         self,
         target: Any,
         method: Method,
-        spec: ModelSpec | None = None,
+        spec: ModelSpec,
         guidance: str | Guidance | None = None,
         storage: Storage | None = None,
     ) -> None:
         self.models = find_transformers(target)
-        for name, module in self.models.items():
-            if not isinstance(vars(module).get(CALL), ModelSeat):
-                check_not_compiled(name, module)
-        self.spec = spec or find_spec(next(iter(self.models.values())), target)
+        self.spec = spec
         self.guidance = Guidance.parse(guidance or self.spec.guidance)
         self.method = method
         self.storage = storage or Storage()
@@ -84,7 +80,7 @@ class Session:
         self.traces: deque[Trace] = deque(maxlen=NUM_TRACES)
         self.run: Run | None = None
         self.call: Call | None = None
-        self._target = target
+        self.target = target
         self._scheduler = None if isinstance(target, nn.Module) else getattr(target, "scheduler", None)
         self._is_due = False  # set_timesteps was seen, the first evaluation not yet
         self._has_warned_beyond = False
@@ -171,18 +167,32 @@ class Session:
         self.abort()
         check_seats(self.models)
         policy = self.method.policy(self.spec.name, num_evaluations)
+        self._check_outline(policy)
         trace = Trace(policy.name, self.spec.name, num_evaluations, guided)
         self.run = Run(policy, self.guidance, guided, num_evaluations, times, trace, self.storage)
         self.traces.append(trace)
         self._is_due, self._has_warned_beyond = False, False
 
+    def _check_outline(self, policy: Policy) -> None:
+        """Seats and taps were put in place for the outline; what it did not show would be idle."""
+        known = {rule.what for rule in self.outline.rules}
+        for rule in policy.rules:
+            if rule.what not in known:
+                raise ValueError(
+                    f"policy {policy.name!r}: {rule.label} shows up for this length of run only; "
+                    "a method may leave sites out, but not add ones it does not have at "
+                    f"{OUTLINE_EVALUATIONS} evaluations"
+                )
+
     def step(self) -> None:
-        """End an evaluation: what `scheduler.step` does for a pipeline. Without a model call since the last:
-        nothing.
-        """
+        """End an evaluation, as `scheduler.step` does for a pipeline; nothing without a model call before."""
         if self.run is None or self.run.plan is None:
             return
-        self.run.close_evaluation()
+        try:
+            self.run.close_evaluation()
+        except BaseException:
+            self.abort()
+            raise
         if self.run.is_over:
             self._finish(self.run)
 
@@ -210,7 +220,7 @@ class Session:
             RuntimeError: no generation has begun, the scheduler was replaced, or another thread is
                 generating.
         """
-        if self._scheduler is not None and self._target.scheduler is not self._scheduler:
+        if self._scheduler is not None and self.target.scheduler is not self._scheduler:
             raise RuntimeError(
                 "scheduler: pipe.scheduler was replaced after keystep attached, so its steps cannot be "
                 "followed; "
@@ -226,8 +236,8 @@ class Session:
 
     def _begin_from_scheduler(self, arguments: Mapping[str, Any]) -> None:
         times = timesteps_of(self._scheduler)
-        first = first_index(times, arguments.get("timestep"), self._scheduler)
-        self.begin(len(times) - first, is_guided(self._target), times[first:])
+        first = first_index(times, arguments.get("timestep"), self._scheduler, self.target)
+        self.begin(len(times) - first, is_guided(self.target), times[first:])
 
     def _outside_run(self) -> None:
         if not self.traces or not self.traces[-1].is_complete:
@@ -264,6 +274,9 @@ def find_transformers(target: Any) -> dict[str, nn.Module]:
     names = ("transformer", "transformer_2")
     found = {name: getattr(target, name, None) for name in names}
     models = {name: module for name, module in found.items() if isinstance(module, nn.Module)}
+    for name, module in models.items():
+        if not isinstance(vars(module).get(CALL), ModelSeat):
+            check_not_compiled(name, module)
     if not models:
         raise ValueError(
             f"pipe: {type(target).__name__} has no transformer to accelerate (looked for {', '.join(names)})"

@@ -35,7 +35,9 @@ class Storage:
 
     def store(self, values: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
         """The tensors as they are kept; untouched where nothing is to be changed."""
-        return tuple(value.to(self.device or value.device, self.dtype, non_blocking=True) for value in values)
+        return tuple(
+            value.to(self.device or value.device, self.dtype, non_blocking=value.is_cuda) for value in values
+        )
 
     def load(self, entry: Entry) -> Entry:
         """The entry as it was computed."""

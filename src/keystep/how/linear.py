@@ -70,10 +70,17 @@ class Spacing:
 
 @dataclass(frozen=True)
 class Linear:
-    """Extrapolate through the last two computed deltas with the given weight."""
+    """Extrapolate through the last two computed deltas with the given weight (a number is a `Constant`)."""
 
-    weight: Constant | Ramp | Spacing = Spacing()
+    weight: Constant | Ramp | Spacing | float = Spacing()
     num_entries = 2
+
+    def __post_init__(self) -> None:
+        if isinstance(self.weight, (int, float)):
+            object.__setattr__(self, "weight", Constant(float(self.weight)))
+        require(
+            hasattr(self.weight, "at"), "Linear.weight", self.weight, "a number, Constant, Ramp or Spacing"
+        )
 
     @property
     def needs_time(self) -> bool:
@@ -86,5 +93,6 @@ class Linear:
 
     def predict(self, history: Sequence[Entry], now: Moment) -> torch.Tensor:
         """newest + w * (newest - older), in one fused operation (computed in float32 for half types)."""
+        assert not isinstance(self.weight, (int, float)), "made a Constant when it was given"
         older, newest = history[-2].values[0], history[-1].values[0]
         return torch.lerp(older, newest, 1.0 + self.weight.at(history, now))

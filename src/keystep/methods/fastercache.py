@@ -12,15 +12,17 @@ multiplied.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from keystep.errors import require, unknown
-from keystep.how import Constant, FrequencyBands, Gain, Linear, Ramp
+from keystep.how import Constant, FrequencyBands, Gain, Hold, Linear, Ramp
 from keystep.policy import Policy, Rule
 from keystep.what import Attention, Branch
 from keystep.when import Every
 
+MIN_ENTRIES = 2  # computed evaluations before a reuse, whatever a shift says
 MIN_ATTENTION_START = 6  # two computed entries and a little settling before the first reuse
 MIN_CFG_START = 6  # two full evaluations before the first rebuilt branch
 MIN_CFG_EVALUATIONS = 12  # shorter runs change too much between refreshes
@@ -64,7 +66,7 @@ PRESETS: dict[str, Preset] = {
     # scripts/latte/fastercache_sample_latte.py
     "latte": Preset(50, 16, 2, 1, Constant(0.5), 1, 18, 5, Gain(1.1, stop=44), Gain(1.1, start=45)),
     # scripts/cogvideox/fastercache_sample_cogvideox.py
-    "cogvideox": Preset(50, 19, 3, 0, Constant(0.3), 2, 18, 5, Gain(1.1, stop=40), Gain(1.1, start=30)),
+    "cogvideox": Preset(50, 18, 3, 0, Constant(0.3), 2, 18, 5, Gain(1.1, stop=40), Gain(1.1, start=30)),
     # scripts/vchitect/fastercache_sample_vchitect.py
     "vchitect": Preset(
         100, 32, 2, 1, Constant(0.0), None, 31, 5, Gain(1.05, stop=79), Gain(1.1, start=61), radius=0.0
@@ -80,7 +82,7 @@ PRESETS: dict[str, Preset] = {
     # a preset.
     "paper_default": Preset(
         30, 8, 2, 1, Ramp(8, 0.0, 30, 1.0), 1, 10, 5,
-        Gain(1.2, stop=20, accumulates=False), Gain(1.2, start=21, accumulates=False), is_last_full=True,
+        Gain(1.2, stop=21, accumulates=False), Gain(1.2, start=22, accumulates=False), is_last_full=True,
     ),
 }  # fmt: skip
 
@@ -131,7 +133,7 @@ class FasterCache:
     def policy(self, model: str, num_evaluations: int) -> Policy:
         """The policy for a model (`ModelSpec.name`) and a run of `num_evaluations`."""
         name = self.preset if self.preset != "auto" else model if model in PRESETS else "paper_default"
-        preset = scale(self._adjust(PRESETS[name]), num_evaluations)
+        preset = self._set_periods(scale(self._shift(PRESETS[name]), num_evaluations))
         rules, notes = [], []
         if self.cfg and num_evaluations >= MIN_CFG_EVALUATIONS:
             rules.append(cfg_rule(preset))
@@ -144,15 +146,21 @@ class FasterCache:
             rules.append(attention_rule(preset))
         return Policy(tuple(rules), "fastercache", tuple(notes))
 
-    def _adjust(self, preset: Preset) -> Preset:
+    def _shift(self, preset: Preset) -> Preset:
         shift = round(self.start * preset.native)
         return replace(
             preset,
-            attention_from=max(3, preset.attention_from + shift),
-            cfg_from=max(2, preset.cfg_from + shift),
+            attention_from=max(MIN_ENTRIES + 1, preset.attention_from + shift),
+            cfg_from=max(MIN_ENTRIES, preset.cfg_from + shift),
+        )
+
+    def _set_periods(self, preset: Preset) -> Preset:
+        return replace(
+            preset,
             attention_every=self.attention_every or preset.attention_every,
-            cfg_every=self.cfg_every or preset.cfg_every,
             max_age=self.attention_every - 1 if self.attention_every else preset.max_age,
+            cfg_every=self.cfg_every or preset.cfg_every,
+            is_last_full=preset.is_last_full or self.cfg_every > 0,
         )
 
 
@@ -172,7 +180,10 @@ def scale(preset: Preset, num_evaluations: int) -> Preset:
 
     def gain(band: Gain) -> Gain:
         rate = band.rate ** (1 / ratio) if band.accumulates else band.rate
-        return replace(band, rate=rate, start=band.start * ratio, stop=band.stop * ratio, cap=MAX_GAIN)
+        # (start - 1, stop] is one stretch of the run, so that adjacent bands stay adjacent
+        start = math.floor((band.start - 1) * ratio) + 1
+        stop = math.floor(band.stop * ratio) if math.isfinite(band.stop) else band.stop
+        return replace(band, rate=rate, start=start, stop=stop, cap=MAX_GAIN)
 
     weight = preset.weight
     if isinstance(weight, Ramp):
@@ -185,7 +196,7 @@ def scale(preset: Preset, num_evaluations: int) -> Preset:
         # full evaluations compute attention anyway (their unconditional history is old): reuse on the others
         attention_phase=preset.cfg_phase,
         attention_every=2 if is_short else preset.attention_every,
-        max_age=1 if is_short and preset.max_age else preset.max_age,
+        max_age=1 if is_short else preset.max_age or preset.attention_every - 1,
         cfg_every=max(2, round(5 * num_evaluations / 30)) if is_short else preset.cfg_every,
         weight=weight,
         low=gain(preset.low),
@@ -204,5 +215,11 @@ def cfg_rule(preset: Preset) -> Rule:
 
 def attention_rule(preset: Preset) -> Rule:
     """Dynamic feature reuse: attention outputs extrapolated from the last two computed ones."""
-    when = Every(preset.attention_every, start=preset.attention_from, phase=preset.attention_phase)
-    return Rule(Attention(), when, Linear(preset.weight), max_age=preset.max_age)
+    when = Every(
+        preset.attention_every,
+        start=preset.attention_from,
+        phase=preset.attention_phase,
+        is_last_computed=preset.is_last_full,
+    )
+    how = Hold() if preset.weight == Constant(0.0) else Linear(preset.weight)
+    return Rule(Attention(), when, how, max_age=preset.max_age)

@@ -11,6 +11,7 @@ Sites nest: branch > span > attention. What lies inside a skipped site is not vi
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from keystep.errors import require
 
@@ -25,7 +26,7 @@ class Attention:
     """
 
     kinds: tuple[str, ...] = ()
-    level: int = 2
+    level: ClassVar[int] = 2
 
     @property
     def label(self) -> str:
@@ -46,7 +47,7 @@ class Span:
     """
 
     start: int = 0
-    level: int = 1
+    level: ClassVar[int] = 1
 
     def __post_init__(self) -> None:
         require(self.start >= 0, "Span.start", self.start, "an index >= 0")
@@ -66,7 +67,7 @@ class Branch:
     """
 
     name: str = "uncond"
-    level: int = 0
+    level: ClassVar[int] = 0
 
     def __post_init__(self) -> None:
         require(self.name != "cond", "Branch.name", self.name, "a branch other than the leading 'cond'")

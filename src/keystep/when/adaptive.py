@@ -17,7 +17,7 @@ class MotionRegularisation:
     Inside the window the distance is multiplied by M = M0 + |g| with M0 = (motion / pivot) ** exponent /
     divisor and g = gradient * (M0 - previous M0) / rate; outside M0 = 1. The paper's eq. 9 has neither the
     absolute value nor the exponent; this is the reference code. Its divisor is 1 (a typing slip for 1.2),
-    kept because the published numbers were made with it.
+    kept because the published numbers presumably were made with it.
 
     Attributes:
         first, last: the window in evaluations (1-based, inclusive).

@@ -50,6 +50,7 @@ class Every(Schedule):
     is_last_computed: bool = False
 
     def __post_init__(self) -> None:
+        require(isinstance(self.period, int), "Every.period", self.period, "a whole number of evaluations")
         require(
             self.period >= 1,
             "Every.period",

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 
@@ -42,8 +42,8 @@ class RelativeChange:
 
     probe: Probe = field(default_factory=AttentionResidual)
     over: Literal["lead", "all"] = "lead"
-    name: str = "distance"
-    needs_previous: bool = True
+    name: ClassVar[str] = "distance"
+    needs_previous: ClassVar[bool] = True
 
     def measure(self, value: torch.Tensor, previous: torch.Tensor | None, num_frames: int) -> torch.Tensor:
         """Sums per sample, (1, 2, B): `value` and `previous` are (B, frames * tokens, C)."""
@@ -74,8 +74,8 @@ class MotionRatio:
     probe: Probe = field(default_factory=AttentionResidual)
     over: Literal["lead", "all"] = "lead"
     strides: tuple[int, ...] = (1,)
-    name: str = "motion"
-    needs_previous: bool = False
+    name: ClassVar[str] = "motion"
+    needs_previous: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         require(
