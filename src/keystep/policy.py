@@ -91,8 +91,7 @@ class Policy:
             ):
                 raise ValueError(
                     f"Policy {self.name!r}: {one.label} and {other.label}: attention rules go with "
-                    "Span(start=0) only, "
-                    "for the blocks before the span lie outside it"
+                    "Span(start=0) only, for the blocks before the span lie outside it"
                 )
 
     def policy(self, model: str, num_evaluations: int) -> Policy:

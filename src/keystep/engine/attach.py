@@ -68,8 +68,7 @@ def check_seats(models: dict[str, nn.Module]) -> None:
             if seat_there is not None and vars(part).get(CALL) is not seat_there:
                 raise RuntimeError(
                     f"{name}.{path}: its call was replaced after keystep attached (block.compile()?); "
-                    "compile first, then "
-                    "call keystep.accelerate() or keystep.enable()"
+                    "compile first, then call keystep.accelerate() or keystep.enable()"
                 )
 
 
@@ -163,8 +162,7 @@ def check_spec(spec: ModelSpec, module: nn.Module) -> None:
             top = sorted({n.split(".")[0] for n in names} - {""})
             raise ValueError(
                 f"spec {spec.name!r}, {field}: {type(module).__name__} has no module {name!r}; at the top "
-                "it has "
-                f"{', '.join(top)}"
+                f"it has {', '.join(top)}"
             )
 
 

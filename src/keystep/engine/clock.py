@@ -46,8 +46,7 @@ def is_guided(pipeline: Any) -> bool:
     if scale is None:
         raise ValueError(
             f"guidance: {type(pipeline).__name__} shows neither do_classifier_free_guidance nor "
-            "guidance_scale, so the "
-            "branches cannot be told apart; accelerate the transformer and call begin(num_evaluations, "
-            "guided=...)"
+            "guidance_scale, so the branches cannot be told apart; accelerate the transformer and call "
+            "begin(num_evaluations, guided=...)"
         )
     return float(scale) > 1.0

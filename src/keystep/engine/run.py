@@ -73,8 +73,8 @@ class Run:
             if rule.how.needs_time and len(self._times) < self.num_evaluations:
                 raise ValueError(
                     f"times: given {len(self._times)} for {self.num_evaluations} evaluations, but "
-                    f"{rule.label} weighs by "
-                    "the spacing of timesteps; pass begin(..., times=[...]) one for each evaluation"
+                    f"{rule.label} weighs by the spacing of timesteps; pass begin(..., times=[...]) one for "
+                    "each evaluation"
                 )
 
     def _note_absent_rules(self, policy: Policy) -> None:
@@ -119,10 +119,9 @@ class Run:
         if self._num_calls >= len(self.calls):
             raise RuntimeError(
                 f"guidance: the model was called {self._num_calls + 1} times in one evaluation, but the "
-                f"layout {self.guidance} "
-                f"has {len(self.calls)} call(s) when guidance is "
-                f"{'on' if len(self.branches) > 1 else 'off'}; "
-                "pass guidance= to accelerate() with the layout of this pipeline"
+                f"layout {self.guidance} has {len(self.calls)} call(s) when guidance is "
+                f"{'on' if len(self.branches) > 1 else 'off'}; pass guidance= to accelerate() with the "
+                "layout of this pipeline"
             )
         branches = self.calls[self._num_calls]
         self._num_calls += 1
@@ -188,10 +187,9 @@ class Run:
         """Guidance may pause in mid-run (a branch is not called); the first evaluation must be whole."""
         if self._num_calls < len(self.calls) and self._evaluation == 1:
             raise RuntimeError(
-                f"guidance: the model was called {self._num_calls} time(s) in the first evaluation, but "
-                "the layout "
-                f"{self.guidance} has {len(self.calls)}; "
-                "pass guidance= to accelerate() with the layout of this pipeline"
+                f"guidance: the model was called {self._num_calls} time(s) in the first evaluation, but the "
+                f"layout {self.guidance} has {len(self.calls)}; pass guidance= to accelerate() with the "
+                "layout of this pipeline"
             )
 
     def _read_measurements(self) -> dict[str, dict[str, float]]:

@@ -36,9 +36,7 @@ from keystep.models.spec import ModelSpec
 from keystep.policy import Policy
 from keystep.what import Guidance
 
-OUTLINE_EVALUATIONS = (
-    50  # a policy's sites do not depend on the length of a run; this one is used to look at them
-)
+OUTLINE_EVALUATIONS = 50  # length of run at which a method's sites are looked up when attaching
 NUM_TRACES = 64  # traces kept for long-lived pipelines
 
 
@@ -119,15 +117,14 @@ class Session:
             if not callable(getattr(scheduler, name, None)):
                 raise ValueError(
                     f"scheduler: {type(scheduler).__name__} has no {name}(), so its steps cannot be "
-                    "followed; "
-                    "accelerate the transformer and call begin() and step() of the session yourself"
+                    "followed; accelerate the transformer and call begin() and step() of the session "
+                    "yourself"
                 )
         set_timesteps, step = scheduler.set_timesteps, scheduler.step
         if hasattr(step, "keystep_session"):
             raise ValueError(
-                "scheduler: another accelerated pipeline uses the same scheduler object; give this one "
-                "its own: "
-                "pipe.scheduler = type(pipe.scheduler).from_config(pipe.scheduler.config)"
+                "scheduler: another accelerated pipeline uses the same scheduler object; give this one its "
+                "own: pipe.scheduler = type(pipe.scheduler).from_config(pipe.scheduler.config)"
             )
 
         @functools.wraps(set_timesteps)
@@ -223,8 +220,7 @@ class Session:
         if self._scheduler is not None and self.target.scheduler is not self._scheduler:
             raise RuntimeError(
                 "scheduler: pipe.scheduler was replaced after keystep attached, so its steps cannot be "
-                "followed; "
-                "set the scheduler first, then call keystep.accelerate() or keystep.enable()"
+                "followed; set the scheduler first, then call keystep.accelerate() or keystep.enable()"
             )
         if self._is_due:
             self._begin_from_scheduler(arguments)

@@ -4,9 +4,9 @@
 (codebook) and 3.3 (motion regularisation); reference code AdaCache-DiT/AdaCache@2c6d3ca, stdit3.py.
 
 Differs from the reference in: all of its residuals are skipped together and come from one evaluation, so one
-    tensor
-(stack output minus stack input) stands for its one per block; the conditional branch and the most restless
-sample of a batch decide (`over="all"` pools as the reference does); the state ends with the generation.
+tensor (stack output minus stack input) stands for its one per block; the conditional branch and the most
+restless sample of a batch decide (`over="all"` pools as the reference does); the state ends with the
+generation.
 """
 
 from __future__ import annotations

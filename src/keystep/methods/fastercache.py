@@ -4,9 +4,8 @@
 3.2 (dynamic feature reuse) and 3.3 (CFG-Cache); reference code Vchitect/FasterCache@02d05ef, scripts/*.
 
 Differs from the reference in: histories are kept per branch, and a reuse needs a fresh entry for every active
-    branch
-(`max_age`), where the reference mixes conditional and unconditional features; the conditional branch is the
-one that is computed, also on CogVideoX; no transform on skipped evaluations; nothing stored is ever
+branch (`max_age`), where the reference mixes conditional and unconditional features; the conditional branch
+is the one that is computed, also on CogVideoX; no transform on skipped evaluations; nothing stored is ever
 multiplied.
 """
 

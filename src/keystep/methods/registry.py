@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -11,12 +11,15 @@ from keystep.errors import unknown
 from keystep.methods.adacache import AdaCache
 from keystep.methods.fastercache import FasterCache
 
+if TYPE_CHECKING:
+    from keystep.engine.session import Method
+
 
 @dataclass(frozen=True)
 class Entry:
     """A method under a name: its class and the options the name implies."""
 
-    cls: type[AdaCache] | type[FasterCache]
+    cls: type[Any]  # a frozen dataclass with `policy(model, num_evaluations)`
     options: dict[str, Any]
 
 
@@ -27,7 +30,7 @@ METHODS: dict[str, Entry] = {
 }
 
 
-def build(name: str, **options: Any) -> AdaCache | FasterCache:
+def build(name: str, **options: Any) -> Method:
     """A method by name, its options checked for names, types and ranges.
 
     Options may be strings where they come from a command line (`"5"` for 5, `"false"` for False).

@@ -74,8 +74,8 @@ def check_rows(name: str, num_rows: int, branches: Sequence[str]) -> None:
     if num_rows % len(branches):
         raise ValueError(
             f"{name}: {num_rows} rows do not divide into the branches {', '.join(branches)}; is the "
-            "guidance layout "
-            "right? Pass guidance='separate:cond,uncond' if the pipeline calls the model once per branch"
+            "guidance layout right? Pass guidance='separate:cond,uncond' if the pipeline calls the model "
+            "once per branch"
         )
 
 

@@ -5,7 +5,7 @@ A site is something whose value can be predicted instead of computed. Everything
 span, and the conditional output for the unconditional branch.
 
 Sites nest: branch > span > attention. What lies inside a skipped site is not visited and its state stands
-    still.
+still.
 """
 
 from __future__ import annotations

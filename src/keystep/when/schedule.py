@@ -74,7 +74,7 @@ class Mask(Schedule):
     """An explicit list of decisions: `"C"` computes, `"s"` skips, one letter per evaluation.
 
     A run with another number of evaluations is an error: a short mask must not skip (or compute) the rest
-        silently.
+    silently.
     """
 
     letters: str
