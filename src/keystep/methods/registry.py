@@ -46,7 +46,7 @@ def build(name: str, **options: Any) -> Method:
         if option not in known:
             raise unknown(f"option of {name}", option, known)
     try:
-        return TypeAdapter(entry.cls).validate_python(entry.options | options)
+        return TypeAdapter[Any](entry.cls).validate_python(entry.options | options)
     except ValidationError as error:
         raise ValueError(_explain(name, error)) from None
 
