@@ -29,14 +29,16 @@ class Ledger:
         self._states = planner.start()
         self._held: dict[tuple[str, str], tuple[int, ...]] = {}
         self._last: dict[tuple[str, str], int] = {}  # when a rule and branch was last computed, held or not
-        self._expected, self._last_use = planner.look_ahead(1, self._states, {})
+        self._expected: dict[int, EvaluationPlan] = {}
+        self._last_use: dict[tuple[str, str, int], int] = {}
 
     # ---------------------------------------------------------------- plans
 
     def plan(self, evaluation: int) -> EvaluationPlan:
         """The plan of an evaluation from what is held; makes room for what it will compute."""
         plan = self.planner.plan(evaluation, self._states, self._held, self._last)
-        if not plan.agrees(self._expected.get(evaluation)):
+        # what measures keeps everything anyway: there is nothing to learn from a look ahead
+        if self.planner.has_schedules and not plan.agrees(self._expected.get(evaluation)):
             self._expected, self._last_use = self.planner.look_ahead(evaluation, self._states, self._held)
         for rule in self.planner.rules:
             if plan.computes(rule.label):

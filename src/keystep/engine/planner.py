@@ -60,6 +60,7 @@ class Planner:
             (r for r in policy.rules if not isinstance(r.what, Branch) or r.what.name in branches),
             key=lambda rule: rule.what.level,
         )
+        self.has_schedules = not all(self.keeps_all(rule) for rule in self.rules)
         self.branches = branches
         self.num_evaluations = num_evaluations
 
