@@ -9,10 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from keystep import AdaCache, FasterCache, Policy
-from keystep.engine.planner import Planner, count_skipped
+from keystep.engine.planner import Planner
 from keystep.methods.adacache import BOOKS
 from keystep.methods.fastercache import MAX_GAIN, PRESETS
 from keystep.when import Codebook, MotionRegularisation
+from tests.counts import count_skipped
 
 
 def span_of(first: int, last: int, *, without: int) -> list[int]:

@@ -6,10 +6,10 @@ import pytest
 
 import keystep
 from keystep import FasterCache, Policy, Rule
-from keystep.engine.planner import count_skipped
 from keystep.how import FrequencyBands, Hold, Linear
 from keystep.what import Attention, Branch, PrefixResidual, Span
 from keystep.when import Below, Every, RelativeChange
+from tests.counts import count_skipped
 from tests.laws.instruments import Counters
 from tests.matrix import METHODS, pairs, pipe_of, scale_of
 from tests.zoo import COGVIDEOX, LATTE, STEPS, WAN, Zoo

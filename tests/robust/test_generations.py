@@ -21,10 +21,10 @@ from diffusers import (
 
 import keystep
 from keystep import FasterCache, KeystepWarning, Policy, Rule
-from keystep.engine.planner import count_skipped
 from keystep.how import FrequencyBands, Hold, Linear
 from keystep.what import Attention, Branch, PrefixResidual, Span
 from keystep.when import Below, Every, Mask, RelativeChange
+from tests.counts import count_skipped
 from tests.laws.instruments import may_warn
 from tests.matrix import METHODS, NEVER, accelerated_drive, decisions, drive, pipe_of, plain, scale_of
 from tests.zoo import COGVIDEOX, LATTE, WAN, WAN22, Zoo, quiet

@@ -6,10 +6,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from keystep import Policy, Rule
-from keystep.engine.planner import Planner, count_skipped
+from keystep.engine.planner import Planner
 from keystep.how import FrequencyBands, Hold, Taylor
 from keystep.what import Attention, Branch, PrefixResidual, Span
 from keystep.when import Below, Codebook, Mask, RelativeChange
+from tests.counts import count_skipped
 
 BOTH = ("uncond", "cond")
 

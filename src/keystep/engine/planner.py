@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from keystep.policy import Policy, Rule
-from keystep.what import LEAD, Branch, Span
+from keystep.what import Branch, Span
 from keystep.when import Plan
 
 Held = Mapping[tuple[str, str], tuple[int, ...]]  # (rule label, branch) -> evaluations held, oldest first
@@ -142,17 +142,3 @@ class Planner:
                     elif plan.steps[rule.label].is_visited:
                         last_use.update({(rule.label, branch, e): k for e in entries})
         return plans, last_use
-
-
-def count_skipped(policy: Policy, num_evaluations: int, label: str, is_guided: bool = True) -> int:
-    """How many (evaluation, branch) pairs of a scheduled policy do not compute the sites of rule `label`.
-
-    For the sites inside the model a branch that is not evaluated at all counts as skipped.
-    """
-    branches = ("uncond", LEAD) if is_guided else (LEAD,)
-    planner = Planner(policy, branches, num_evaluations)
-    plans, _ = planner.look_ahead(1, planner.start(), {})
-    (rule,) = (rule for rule in planner.rules if rule.label == label)
-    if isinstance(rule.what, Branch):
-        return sum(rule.what.name not in plan.active for plan in plans.values())
-    return sum(len(branches) - len(plan.active) * plan.computes(label) for plan in plans.values())
