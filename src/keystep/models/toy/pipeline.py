@@ -18,7 +18,7 @@ from diffusers.utils.torch_utils import randn_tensor
 from diffusers.video_processor import VideoProcessor
 from transformers import PreTrainedTokenizerFast, T5EncoderModel
 
-from keystep.models.toy import inputs
+from keystep.models import inputs
 from keystep.models.toy.decoder import SceneDecoder
 from keystep.models.toy.text import embed_prompts, warn_about_unknown_words
 
