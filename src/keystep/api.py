@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Any
 
 from keystep.engine.session import Method, Session, attached, find_transformers, session_of
 from keystep.engine.storage import Storage
+from keystep.errors import unknown
 from keystep.methods.registry import METHODS, build
+from keystep.models.catalogue import CATALOGUE, TOY, find_pipeline
 from keystep.models.registry import find_spec
 from keystep.models.spec import ModelSpec
 from keystep.what import Guidance
@@ -86,38 +89,59 @@ def disable(target: Any) -> None:
         session.close()
 
 
-def load(model: str, *, device: str = "cpu", dtype: Any = None) -> Any:
+def load(
+    model: str, *, source: str | None = None, device: str = "cpu", dtype: Any = None, **options: Any
+) -> Any:
     """Load a pipeline.
 
     Args:
-        model: "toy" for the tiny model that ships with keystep, else a hub id or a folder in diffusers'
-            layout.
+        model: a name of the catalogue (`keystep models` lists them; "toy" ships with keystep), else a hub id
+            or a folder that `save_pretrained` of a pipeline wrote.
+        source: folder or hub id to load a named model from; None = its released checkpoint.
         device: where it runs, e.g. "cuda".
         dtype: torch dtype of the weights; None = the toy's float32, the checkpoint's own otherwise.
+        options: go to the pipeline's `from_pretrained`, e.g. `text_encoder="/data/t5"` for Open-Sora.
 
     Returns:
         The pipeline, on `device`.
 
     Raises:
-        ValueError: it cannot be loaded; says why.
+        ValueError: an unknown name (with near misses), or it cannot be loaded; says why.
     """
-    if model == "toy":
+    place = _place(model, source)
+    if model == TOY and place is None and not options:
         import torch
 
         from keystep.models.toy import load_toy
 
         return load_toy(device=device, dtype=dtype or torch.float32)
+    if place is None:
+        raise ValueError(f"model: {model!r} ships with keystep and takes no {', '.join(options)}")
     from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 
-    options = {} if dtype is None else {"dtype": dtype}
+    cls = find_pipeline(model) or DiffusionPipeline
+    if cls.__module__.startswith("diffusers."):
+        options.setdefault("use_safetensors", True)
+    if dtype is not None:
+        options["dtype"] = dtype
     try:
-        pipe = DiffusionPipeline.from_pretrained(model, use_safetensors=True, **options)
+        pipe = cls.from_pretrained(place, **options)
     except Exception as error:
         raise ValueError(
-            f"model: given {model!r}, which cannot be loaded as a diffusers pipeline: "
-            f"{type(error).__name__}: {error}"
+            f"model: given {model!r}, which cannot be loaded from {place!r}: {type(error).__name__}: {error}"
         ) from error
     return pipe.to(device)
+
+
+def _place(model: str, source: str | None) -> str | None:
+    """The folder or hub id to load from; None = it ships with keystep."""
+    if model in CATALOGUE:
+        return source or CATALOGUE[model].checkpoint or None
+    if source is not None:
+        raise ValueError(f"source: goes with a model's name ({', '.join(CATALOGUE)}), given model {model!r}")
+    if "/" not in model and not Path(model).is_dir():
+        raise unknown("model", model, CATALOGUE)
+    return model
 
 
 def _session(
