@@ -9,21 +9,23 @@ from torch import nn
 from keystep.errors import unknown
 from keystep.models.cogvideox import COGVIDEOX
 from keystep.models.latte import LATTE
+from keystep.models.opensora_plan.spec import OPENSORA_PLAN
 from keystep.models.spec import ModelSpec
 from keystep.models.wan import WAN
 
 SPECS: dict[str, ModelSpec] = {
-    spec.name: spec for spec in (LATTE, COGVIDEOX, WAN, replace(LATTE, name="toy", pipeline="ToyPipeline"))
+    spec.name: spec
+    for spec in (LATTE, COGVIDEOX, WAN, OPENSORA_PLAN, replace(LATTE, name="toy", pipeline="ToyPipeline"))
 }
 
 
 def find_spec(module: nn.Module, pipeline: object) -> ModelSpec:
-    """The spec for a transformer in a pipeline: one made for the pipeline's class wins.
+    """The spec for a transformer in a pipeline: made for the pipeline's class, else for the nearest base class.
 
     Raises:
         ValueError: if the class of the transformer is unknown; says which are known and what to do.
     """
-    classes = {cls.__name__ for cls in type(module).__mro__}
+    classes = [cls.__name__ for cls in type(module).__mro__]
     pipelines = {cls.__name__ for cls in type(pipeline).__mro__}
     fitting = [
         spec for spec in SPECS.values() if spec.transformer in classes and spec.pipeline in (*pipelines, "")
@@ -34,4 +36,4 @@ def find_spec(module: nn.Module, pipeline: object) -> ModelSpec:
             f"{unknown('transformer class', type(module).__name__, known)}. "
             "Describe it with a keystep.ModelSpec and pass spec=: docs/extending.md shows how"
         )
-    return max(fitting, key=lambda spec: len(spec.pipeline))
+    return max(fitting, key=lambda spec: (len(spec.pipeline), -classes.index(spec.transformer)))
