@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import combinations
+from math import inf
 
 from keystep.errors import require
 from keystep.how import Predictor
-from keystep.what import Attention, AttentionResidual, PrefixResidual, Probe, Site, Span
+from keystep.what import Attention, BlockProbe, Mlp, Part, PrefixResidual, Site, Span
 from keystep.when import Controller
 
 
@@ -38,13 +39,15 @@ class Rule:
         self._check_parts()
         for signal in self.when.signals:
             if self.when.asks:
-                is_fit = _is_probed_before(self.what, signal.probe) and signal.over == "lead"
+                is_before = all(_is_probed_before(self.what, probe) for probe in signal.probes)
+                is_fit = is_before and signal.over == "lead"
                 needed = (
                     "a Span(start=n), n >= 1, with a PrefixResidual(stop=n) over the lead branch before it"
                 )
             else:
-                is_fit = isinstance(self.what, Span) and isinstance(signal.probe, AttentionResidual)
-                needed = "a Span, measured at an AttentionResidual"
+                is_inside = all(isinstance(probe, BlockProbe) for probe in signal.probes)
+                is_fit = isinstance(self.what, Span) and is_inside
+                needed = "a Span, measured at an AttentionResidual or RestResidual"
             if not is_fit:
                 raise ValueError(
                     f"Rule on {self.label}: {type(self.when).__name__} needs {needed}; given "
@@ -52,7 +55,7 @@ class Rule:
                 )
 
     def _check_parts(self) -> None:
-        require(isinstance(self.what, Site), "Rule.what", self.what, "a site: Attention, Span or Branch")
+        require(isinstance(self.what, Site), "Rule.what", self.what, "a site: Attention, Mlp, Span or Branch")
         require(hasattr(self.when, "plan"), "Rule.when", self.when, "a controller, e.g. Every(2)")
         require(hasattr(self.how, "predict"), "Rule.how", self.how, "a predictor, e.g. Hold()")
 
@@ -87,10 +90,10 @@ class Policy:
                 )
             sites = (one.what, other.what)
             if any(isinstance(s, Span) and s.start for s in sites) and any(
-                isinstance(s, Attention) for s in sites
+                isinstance(s, (Attention, Mlp)) for s in sites
             ):
                 raise ValueError(
-                    f"Policy {self.name!r}: {one.label} and {other.label}: attention rules go with "
+                    f"Policy {self.name!r}: {one.label} and {other.label}: rules on parts of blocks go with "
                     "Span(start=0) only, for the blocks before the span lie outside it"
                 )
 
@@ -100,11 +103,18 @@ class Policy:
         return self
 
 
-def _is_probed_before(site: Site, probe: Probe) -> bool:
+def _is_probed_before(site: Site, probe: object) -> bool:
     return isinstance(site, Span) and isinstance(probe, PrefixResidual) and probe.stop == site.start
 
 
 def _overlap(one: Site, other: Site) -> bool:
     if isinstance(one, Attention) and isinstance(other, Attention):
-        return not one.kinds or not other.kinds or bool(set(one.kinds) & set(other.kinds))
+        return _share_kinds(one, other)
+    if isinstance(one, Mlp) and isinstance(other, Mlp):
+        lasts = [inf if site.last is None else site.last for site in (one, other)]
+        return _share_kinds(one, other) and max(one.first, other.first) <= min(lasts)
     return type(one) is type(other)
+
+
+def _share_kinds(one: Part, other: Part) -> bool:
+    return not one.kinds or not other.kinds or bool(set(one.kinds) & set(other.kinds))

@@ -11,7 +11,7 @@ from typing import Any
 from keystep.errors import unknown
 from keystep.how import Constant, FrequencyBands, Gain, Hold, Linear, Ramp, Spacing, Taylor
 from keystep.policy import Policy, Rule
-from keystep.what import Attention, AttentionResidual, Branch, PrefixResidual, Span
+from keystep.what import Attention, AttentionResidual, Branch, Mlp, PrefixResidual, RestResidual, Span
 from keystep.when import (
     Always,
     Below,
@@ -27,7 +27,7 @@ PARTS = {
     part.__name__: part
     for part in (
         *(Policy, Rule),
-        *(Attention, Branch, Span, AttentionResidual, PrefixResidual),
+        *(Attention, Mlp, Branch, Span, AttentionResidual, RestResidual, PrefixResidual),
         *(Always, Every, Mask, Codebook, Below, MotionRegularisation, RelativeChange, MotionRatio),
         *(Hold, Linear, Constant, Ramp, Spacing, Taylor, FrequencyBands, Gain),
     )

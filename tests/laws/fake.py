@@ -16,7 +16,7 @@ SPEC = ModelSpec(
     streams=("hidden",),
     exit="last",
     attention={"self": "blocks.{}.attention"},
-    residual=("blocks", "after"),
+    residual={"self": "blocks.{}.after"},
     rows=("hidden", "time", "text"),
     guidance="batched:uncond,cond",
 )

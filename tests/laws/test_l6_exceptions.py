@@ -157,7 +157,7 @@ def test_a_failing_attach_leaves_nothing() -> None:
     with pytest.raises(ValueError, match="no_such_module"), keystep.accelerate(pipe, "adacache", spec=wrong):
         pass
     assert differences(before, snapshot(pipe)) == []
-    wrong = dataclasses.replace(WAN, residual=("blocks", "no_norm"))
+    wrong = dataclasses.replace(WAN, residual={"self": "blocks.{}.no_norm"})
     with pytest.raises(ValueError, match="no_norm"):
         keystep.enable(pipe, "adacache", spec=wrong)
     assert differences(before, snapshot(pipe)) == []

@@ -333,8 +333,8 @@ MISFITS: dict[str, tuple[Any, str]] = {
     "blocks": (("layers",), "layers"),
     "exit": ("norm_last", "norm_last"),
     "attention": ({"self": "blocks.{}.attention9"}, "attention9"),
-    "residual": (("blocks", "norm9"), "norm9"),
-    "residual list": (("layers", "norm2"), "layers"),
+    "residual": ({"self": "blocks.{}.norm9"}, "norm9"),
+    "residual list": ({"self": "layers.{}.norm2"}, "layers"),
     "streams": (("tokens",), "tokens"),
     "rows": (("latents",), "latents"),
 }

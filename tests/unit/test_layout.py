@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from keystep.what import Attention, Branch, Guidance, Span
+from keystep.what import Attention, Branch, Guidance, Mlp, Span
 from keystep.what.branch import rows_of, select_branches
 
 BATCHED, SEPARATE = Guidance.parse("batched:uncond,cond"), Guidance.parse("separate:cond,uncond")
@@ -45,5 +45,8 @@ def test_select_branches() -> None:
 def test_labels_and_coverage() -> None:
     assert [Attention().label, Attention(("self", "cross")).label] == ["attention", "attention[self,cross]"]
     assert [Span().label, Span(2).label, Branch().label] == ["span", "span[2:]", "branch[uncond]"]
-    assert Attention().covers("joint") and not Attention().covers("cross")
-    assert Attention(("cross",)).covers("cross") and not Attention(("cross",)).covers("self")
+    assert [Mlp().label, Mlp(first=2).label, Mlp(("a",), 2, 5).label] == ["mlp", "mlp[2:]", "mlp[a,2:5]"]
+    assert Attention().covers("joint", 0) and not Attention().covers("cross", 0)
+    assert Attention(("cross",)).covers("cross", 0) and not Attention(("cross",)).covers("self", 0)
+    assert [block for block in range(9) if Mlp((), 2, 5).covers("self", block)] == [2, 3, 4, 5]
+    assert Mlp(("self",)).covers("self", 8) and not Mlp(("self",)).covers("joint", 8)

@@ -70,8 +70,8 @@ def test_rules_have_labels() -> None:
 def test_specs_are_short_and_consistent() -> None:
     assert {"latte", "cogvideox", "wan"} <= set(SPECS)
     for spec in SPECS.values():
-        assert spec.residual[0] in spec.blocks
-        assert all(pattern.count("{}") == 1 for pattern in spec.attention.values())
+        for patterns in (spec.attention, spec.mlp, spec.residual):
+            assert all(pattern.split(".{}.")[0] in spec.blocks for pattern in patterns.values())
 
 
 def test_public_names() -> None:

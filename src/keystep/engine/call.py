@@ -12,13 +12,14 @@ from keystep.engine.measure import Measurement
 from keystep.engine.run import Run
 from keystep.how import Entry
 from keystep.policy import Rule
-from keystep.what import LEAD, Attention, AttentionResidual, PrefixResidual, Span
+from keystep.what import LEAD, BlockProbe, Probe, Span
 from keystep.what.branch import rows_of
 from keystep.when import Signal
 
 if TYPE_CHECKING:
     from keystep.engine.tap import Tap
     from keystep.models.spec import ModelSpec
+    from keystep.what import Part
 
 
 def is_whole(tensor: torch.Tensor) -> bool:
@@ -85,10 +86,11 @@ class Call:
         """Measure what the blocks before the span did; ask, where the plan left it open."""
         first, self._first = self._first, None
         assert first is not None, "block 0 runs before the span begins"
-        signals = [signal for signal in span.when.signals if isinstance(signal.probe, PrefixResidual)]
         if LEAD not in self.active:
             return
-        probed = self._probe(span, signals, hidden, first, "lead")
+        signals = list(span.when.signals)
+        (probe,) = {probe for signal in signals for probe in signal.probes}  # see Rule: the blocks before
+        probed = self._probe(span, signals, probe, hidden, first, "lead")
         if self.run.step_of(span).action == "ask":
             found = {name: value for _, name, value in Measurement.read_all(probed.measurements)}
             self.run.ask(span, found)
@@ -114,37 +116,37 @@ class Call:
         ]
         return (parts[0] if len(parts) == 1 else torch.cat(parts)).to(hidden.dtype)
 
-    # ---------------------------------------------------------------- attention
+    # ---------------------------------------------------------------- parts of blocks
 
-    def prepare_attention(self, site: str, kind: str, tap: Tap) -> None:
-        """Before a block runs: hand the tap its prediction, if the plan skips it."""
-        rule = self.run.rule_on(Attention, kind)
+    def prepare_part(self, name: str, site: Part, tap: Tap) -> None:
+        """Before a block runs: hand the tap of one of its modules a prediction, if the plan skips it."""
+        rule = self.run.rule_on_part(site)
         tap.should_skip = rule is not None and self.run.step_of(rule).action == "skip"
         tap.value = None
         if rule is not None and tap.should_skip:
-            names = self.run.sites[site]
-            values = [self._assemble(rule, name) for name in names]
-            tap.value = values[0] if names == (site,) else tuple(values)
+            names = self.run.sites[name]
+            values = [self._assemble(rule, each) for each in names]
+            tap.value = values[0] if names == (name,) else tuple(values)
 
     def _assemble(self, rule: Rule, name: str) -> torch.Tensor:
         parts = [self.run.predict(rule, name, branch) for branch in self.active]
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
-    def collect_attention(self, site: str, kind: str, tap: Tap) -> None:
+    def collect_part(self, name: str, site: Part, tap: Tap) -> None:
         """After a block ran: store what was computed, if it will be used."""
         value = tap.take()
-        rule = self.run.rule_on(Attention, kind)
+        rule = self.run.rule_on_part(site)
         if rule is None or tap.should_skip:
             return
         if value is None:
-            raise RuntimeError(f"{site}: its block ran without it, so {rule.label} has nothing to keep")
+            raise RuntimeError(f"{name}: its block ran without it, so {rule.label} has nothing to keep")
         values = value if isinstance(value, tuple) else (value,)
         names = (
-            (site,) if isinstance(value, torch.Tensor) else tuple(f"{site}:{i}" for i in range(len(values)))
+            (name,) if isinstance(value, torch.Tensor) else tuple(f"{name}:{i}" for i in range(len(values)))
         )
-        self.run.sites[site] = names
-        for name, part in zip(names, values, strict=True):
-            self._push_rows(rule, name, part)
+        self.run.sites[name] = names
+        for each, part in zip(names, values, strict=True):
+            self._push_rows(rule, each, part)
 
     def _push_rows(self, rule: Rule, site: str, delta: torch.Tensor) -> None:
         """Store the rows of the branches that will be used, without keeping the rows of the others alive."""
@@ -156,21 +158,23 @@ class Call:
 
     # ---------------------------------------------------------------- signals
 
-    def measure_attention(self, after: torch.Tensor, before: torch.Tensor) -> None:
-        """After the measured block ran: `after` is the hidden state once its attention residual was added."""
+    def measure_block(self, probe: BlockProbe, after: torch.Tensor, before: torch.Tensor) -> None:
+        """After a measured block ran: the residual `after - before` is what the probe looks at."""
         if self._span is None or self.run.step_of(self._span).action != "compute":
             return
         for rows in ("lead", "all"):
-            signals = [
-                s
-                for s in self._span.when.signals
-                if isinstance(s.probe, AttentionResidual) and s.over == rows
-            ]
+            signals = [s for s in self._span.when.signals if probe in s.probes and s.over == rows]
             if signals and (rows == "all" or LEAD in self.active):
-                self._remember(self._probe(self._span, signals, after, before, rows))
+                self._remember(self._probe(self._span, signals, probe, after, before, rows))
 
     def _probe(
-        self, span: Rule, signals: list[Signal], after: torch.Tensor, before: torch.Tensor, rows: str
+        self,
+        span: Rule,
+        signals: list[Signal],
+        probe: Probe,
+        after: torch.Tensor,
+        before: torch.Tensor,
+        rows: str,
     ) -> Probed:
         """Begin to measure the residual after - before, against the one of the last computed evaluation."""
         branches = (LEAD,) if rows == "lead" else self.active
@@ -178,11 +182,11 @@ class Call:
             after, before = rows_of(after, LEAD, self.active), rows_of(before, LEAD, self.active)
         value = (after.to(before.dtype) - before).detach()
         samples = self.samples * len(branches)
-        key = (f"probe of {span.label}", rows, "+".join(branches))
+        key = (f"probe of {span.label}", f"{probe} {rows}", "+".join(branches))
         entries = self.run.histories.get(key)
         previous = entries[-1].values[0] if entries else None
         measurements = [
-            Measurement.begin(span, signal, value, previous, self.num_frames, samples)
+            Measurement.begin(span, signal, probe, value, previous, self.num_frames, samples)
             for signal in signals
             if previous is not None or not signal.needs_previous
         ]

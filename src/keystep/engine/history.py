@@ -57,7 +57,7 @@ class Histories:
 
     def _hold(self, tensor: torch.Tensor) -> None:
         storage = tensor.untyped_storage()
-        pointer = storage.data_ptr()
+        pointer = storage._cdata  # the data pointer is 0 on the meta device
         self._users[pointer] += 1
         if self._users[pointer] == 1:
             self._sizes[pointer] = storage.nbytes()
@@ -65,7 +65,7 @@ class Histories:
             self.peak_bytes = max(self.peak_bytes, self.num_bytes)
 
     def _release(self, tensor: torch.Tensor) -> None:
-        pointer = tensor.untyped_storage().data_ptr()
+        pointer = tensor.untyped_storage()._cdata
         self._users[pointer] -= 1
         if self._users[pointer] == 0:
             del self._users[pointer]

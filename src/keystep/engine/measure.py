@@ -8,7 +8,13 @@ from dataclasses import dataclass, field
 import torch
 
 from keystep.policy import Rule
+from keystep.what import Probe
 from keystep.when import Signal
+
+
+def no_numbers(sums: torch.Tensor) -> torch.Tensor:
+    """What is measured on the meta device: nan, so that whoever asks computes."""
+    return torch.full(sums.shape, torch.nan)
 
 
 @dataclass
@@ -21,11 +27,13 @@ class Measurement:
     Attributes:
         rule: whose signal it is.
         signal: what was measured.
+        probe: where.
         sums: (strides, 2, samples) on the host, valid after `_done`.
     """
 
     rule: Rule
     signal: Signal
+    probe: Probe
     sums: torch.Tensor
     _done: torch.cuda.Event | None = field(default=None)
 
@@ -34,6 +42,7 @@ class Measurement:
         cls,
         rule: Rule,
         signal: Signal,
+        probe: Probe,
         value: torch.Tensor,
         previous: torch.Tensor | None,
         frames: int,
@@ -44,12 +53,12 @@ class Measurement:
         """
         sums = signal.measure(value, previous, frames)
         sums = sums.unflatten(-1, (samples, -1)).sum(-1)
-        host = sums.to("cpu", non_blocking=sums.is_cuda)
+        host = no_numbers(sums) if sums.is_meta else sums.to("cpu", non_blocking=sums.is_cuda)
         done = None
         if sums.is_cuda:
             done = torch.cuda.Event()
             done.record(torch.cuda.current_stream(sums.device))
-        return cls(rule, signal, host, done)
+        return cls(rule, signal, probe, host, done)
 
     def pairs(self) -> list[list[tuple[float, float]]]:
         """(numerator, denominator) by stride and sample; waits for the copy."""
@@ -59,11 +68,15 @@ class Measurement:
 
     @staticmethod
     def read_all(measurements: Iterable[Measurement]) -> Iterator[tuple[str, str, float]]:
-        """(rule label, signal name, value), the calls of one evaluation pooled."""
-        groups: dict[tuple[str, str], list[Measurement]] = {}
+        """(rule label, signal name, value), the calls of one evaluation pooled at each probe."""
+        groups: dict[tuple[str, str], dict[Probe, list[Measurement]]] = {}
         for measurement in measurements:
-            groups.setdefault((measurement.rule.label, measurement.signal.name), []).append(measurement)
-        for (label, name), group in groups.items():
-            strides = [measurement.pairs() for measurement in group]
-            pooled = [[pair for pairs in calls for pair in pairs] for calls in zip(*strides, strict=True)]
-            yield label, name, group[0].signal.combine(pooled)
+            group = groups.setdefault((measurement.rule.label, measurement.signal.name), {})
+            group.setdefault(measurement.probe, []).append(measurement)
+        for (label, name), probes in groups.items():
+            rows: list[list[tuple[float, float]]] = []
+            for calls in probes.values():
+                strides = zip(*[measurement.pairs() for measurement in calls], strict=True)
+                rows.extend([pair for pairs in stride for pair in pairs] for stride in strides)
+            signal = next(iter(probes.values()))[0].signal
+            yield label, name, signal.combine(rows)

@@ -17,7 +17,7 @@ from keystep.engine.storage import Storage
 from keystep.engine.trace import Decision, Row, Trace
 from keystep.how import Moment
 from keystep.policy import Policy, Rule
-from keystep.what import Attention, Branch, Guidance, Span
+from keystep.what import Branch, Guidance, Part, Span
 from keystep.when import Always
 
 
@@ -164,7 +164,7 @@ class Run:
         steps = dict(self.plan.steps)
         steps[rule.label] = Step("skip" if action == "skip" else "compute", "measured")
         if action == "skip":
-            inner = [r for r in self._planner.rules if isinstance(r.what, Attention)]
+            inner = [r for r in self._planner.rules if r.what.level > rule.what.level]
             steps.update({r.label: Step("skip", "inside a skipped span", is_visited=False) for r in inner})
         self.plan = EvaluationPlan(self.plan.evaluation, self.plan.active, steps)
         if action != "skip":
@@ -222,14 +222,13 @@ class Run:
 
     # ---------------------------------------------------------------- rules and histories
 
-    def rule_on(self, site: type[Attention] | type[Span] | type[Branch], kind: str = "") -> Rule | None:
-        """The active rule on a kind of site."""
-        for rule in self._planner.rules:
-            if isinstance(rule.what, site) and (
-                not isinstance(rule.what, Attention) or rule.what.covers(kind)
-            ):
-                return rule
-        return None
+    def rule_on(self, site: type[Span] | type[Branch]) -> Rule | None:
+        """The active rule on the span, or on a branch."""
+        return next((rule for rule in self._planner.rules if isinstance(rule.what, site)), None)
+
+    def rule_on_part(self, site: Part) -> Rule | None:
+        """The active rule on parts of blocks."""
+        return next((rule for rule in self._planner.rules if rule.what == site), None)
 
     def step_of(self, rule: Rule) -> Step:
         """What the current plan says of a rule."""

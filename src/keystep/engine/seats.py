@@ -17,7 +17,7 @@ from keystep.engine.call import Call
 from keystep.engine.outputs import sample_of, with_sample
 from keystep.engine.run import Run
 from keystep.engine.tap import Tap
-from keystep.what import LEAD, Branch
+from keystep.what import LEAD, AttentionResidual, BlockProbe, Branch, Part
 from keystep.what.branch import check_rows, rows_of, select_branches
 
 if TYPE_CHECKING:
@@ -118,8 +118,9 @@ class BlockSeat:
 
     Attributes:
         list_name, index: which block this is.
-        attention: (site name, kind, tap) of the attention modules inside.
-        measured: the tap behind the attention residual, if this block is measured.
+        parts: (module name, site, tap) of the modules inside that rules may skip.
+        probes: where this block is measured.
+        after_attention: the tap behind the attention residual, if this block is measured.
     """
 
     def __init__(
@@ -129,8 +130,9 @@ class BlockSeat:
         self.spec = spec
         self.list_name = list_name
         self.index = index
-        self.attention: list[tuple[str, str, Tap]] = []
-        self.measured: Tap | None = None
+        self.parts: list[tuple[str, Part, Tap]] = []
+        self.probes: list[BlockProbe] = []
+        self.after_attention: Tap | None = None
         self.positions = [
             list(inspect.signature(module.forward).parameters).index(name) for name in spec.streams
         ]
@@ -154,22 +156,30 @@ class BlockSeat:
         if call.is_skipping:
             return hidden if len(streams) == 1 else streams
         try:
-            for site, kind, tap in self.attention:
-                call.prepare_attention(site, kind, tap)
+            for name, site, tap in self.parts:
+                call.prepare_part(name, site, tap)
             output = self.call_next(*args, **kwargs)
-            for site, kind, tap in self.attention:
-                call.collect_attention(site, kind, tap)
-            if self.measured is not None:
-                call.measure_attention(self.measured.take(), hidden)
+            for name, site, tap in self.parts:
+                call.collect_part(name, site, tap)
+            if self.after_attention is not None:
+                self._measure(call, hidden, self.after_attention.take(), output)
         finally:
             self._reset_taps()
         return output
 
+    def _measure(self, call: Call, before: torch.Tensor, after_attention: torch.Tensor, output: Any) -> None:
+        last = output[0] if isinstance(output, tuple) else output
+        for probe in self.probes:
+            if isinstance(probe, AttentionResidual):
+                call.measure_block(probe, after_attention, before)
+            else:
+                call.measure_block(probe, last, after_attention)
+
     def _reset_taps(self) -> None:
-        for _, _, tap in self.attention:
+        for _, _, tap in self.parts:
             tap.reset()
-        if self.measured is not None:
-            self.measured.reset()
+        if self.after_attention is not None:
+            self.after_attention.reset()
 
 
 class ExitSeat:

@@ -14,16 +14,9 @@ from typing import Any, Protocol
 
 from torch import nn
 
-from keystep.engine.attach import (
-    CALL,
-    attach_model,
-    check_free,
-    check_not_compiled,
-    check_seats,
-    check_sites,
-    check_spec,
-)
+from keystep.engine.attach import CALL, attach_model
 from keystep.engine.call import Call
+from keystep.engine.checks import check_free, check_not_compiled, check_seats, check_sites, check_spec
 from keystep.engine.clock import first_index, is_guided, timesteps_of
 from keystep.engine.compiled import budget_for
 from keystep.engine.restore import replace_attribute

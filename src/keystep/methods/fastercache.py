@@ -18,7 +18,7 @@ from typing import ClassVar
 from keystep.errors import require, unknown
 from keystep.how import Constant, FrequencyBands, Gain, Hold, Linear, Ramp
 from keystep.policy import Policy, Rule
-from keystep.what import Attention, Branch
+from keystep.what import Attention, Branch, Mlp
 from keystep.when import Every
 
 MIN_ENTRIES = 2  # computed evaluations before a reuse, whatever a shift says
@@ -34,7 +34,8 @@ class Preset:
     """Constants of one model, in 1-based evaluations of a run of `native` evaluations.
 
     Attention outputs are reused from `attention_from` on except where k % attention_every == attention_phase;
-    the unconditional branch is rebuilt from `cfg_from` on except where k % cfg_every == cfg_phase.
+    the unconditional branch is rebuilt from `cfg_from` on except where k % cfg_every == cfg_phase. Where
+    `mlp` is given, the newest MLP outputs of blocks mlp[0] to mlp[1] are held whenever attention is reused.
     """
 
     native: int
@@ -50,6 +51,7 @@ class Preset:
     cfg_phase: int = 0
     radius: float = 0.2
     is_last_full: bool = False
+    mlp: tuple[int, int] | None = None
 
 
 # Sources: the scripts of Vchitect/FasterCache@02d05ef, one per model; Mochi counts from 0 there, from 1 here.
@@ -57,6 +59,12 @@ PRESETS: dict[str, Preset] = {
     # scripts/opensora/fastercache_sample_opensora.py
     "opensora": Preset(
         30, 8, 2, 1, Ramp(7, 0.0, 30, 1.035), 1, 12, 5, Gain(1.15, stop=25), Gain(1.15, start=20)
+    ),
+    # scripts/opensora/fastercache_sample_multi_device_opensora.py, the paper's multi-GPU table rests on it;
+    # it counts the 56 blocks in running order, spatial 0, temporal 0, spatial 1 ...
+    "opensora-multi-device": Preset(
+        30, 8, 2, 1, Ramp(7, 0.0, 30, 1.035), 1, 12, 5, Gain(1.15, stop=25), Gain(1.15, start=20),
+        mlp=(14, 42),
     ),
     # scripts/opensora_plan/fastercache_sample_opensora_plan.py; 150 PNDM steps are 159 evaluations
     "opensora-plan": Preset(
@@ -93,7 +101,7 @@ class FasterCache:
     Attributes:
         preset: constants of which model; "auto" = those of the model at hand, `paper_default` for unknown
             ones.
-        attention: whether attention outputs are reused.
+        attention: whether attention outputs are reused (and MLP outputs, where the preset has them).
         cfg: whether the unconditional branch is rebuilt; stands aside when guidance is off.
         cfg_every: compute the unconditional branch in one of so many evaluations (higher = faster; 0 =
             preset's).
@@ -143,6 +151,9 @@ class FasterCache:
             )
         if self.attention:
             rules.append(attention_rule(preset))
+        if self.attention and preset.mlp is not None:
+            first, last = preset.mlp
+            rules.append(replace(rules[-1], what=Mlp(first=first, last=last), how=Hold()))
         return Policy(tuple(rules), "fastercache", tuple(notes))
 
     def _shift(self, preset: Preset) -> Preset:

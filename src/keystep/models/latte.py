@@ -9,7 +9,8 @@ LATTE = ModelSpec(
     streams=("hidden_states",),
     exit="norm_out",
     attention={"spatial": "transformer_blocks.{}.attn1", "temporal": "temporal_transformer_blocks.{}.attn1"},
-    residual=("temporal_transformer_blocks", "norm2"),
+    residual={"temporal": "temporal_transformer_blocks.{}.norm2"},
+    mlp={"spatial": "transformer_blocks.{}.ff", "temporal": "temporal_transformer_blocks.{}.ff"},
     rows=("hidden_states", "timestep", "encoder_hidden_states", "encoder_attention_mask"),
     guidance="batched:uncond,cond",
 )

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import nn
 
 from keystep.errors import require
+from keystep.what import Attention, Part
 
 
 @dataclass(frozen=True)
@@ -21,8 +22,10 @@ class ModelSpec:
         streams: arguments of a block that it returns, in order; a skipped block passes them through.
         exit: the module called right after the last block, with the hidden state as its first argument.
         attention: kind -> pattern of the attention modules, `{}` standing for the block index.
-        residual: (block list, module called right after the attention residual was added) of the measured
-            block.
+        residual: kind -> pattern of the module called right after the attention residual of such blocks was
+            added, with the hidden state first; blocks of the first kind are measured unless a probe says
+            otherwise.
+        mlp: kind -> pattern of the feed-forward modules.
         rows: arguments of the transformer whose dimension 0 carries the guidance branches, branch-major.
         guidance: layout of guidance in this model's pipelines, see `Guidance.parse`.
         condition: the argument that carries the text.
@@ -37,18 +40,23 @@ class ModelSpec:
     streams: tuple[str, ...]
     exit: str
     attention: dict[str, str]
-    residual: tuple[str, str]
+    residual: dict[str, str]
     rows: tuple[str, ...]
     guidance: str
     condition: str = "encoder_hidden_states"
     latent: str = "BCTHW"
     can_split_frequencies: bool = True
     pipeline: str = ""
+    mlp: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         require(
             set(self.latent) == set("BCTHW"), "ModelSpec.latent", self.latent, "an order of B, C, T, H, W"
         )
+
+    def parts(self, site: Part) -> dict[str, str]:
+        """Kind -> pattern of the modules that a site on parts of blocks may cover."""
+        return self.attention if isinstance(site, Attention) else self.mlp
 
     def count_frames(self, module: nn.Module, latent: torch.Tensor) -> int:
         """Latent frames after temporal patching, from the latent argument and the module's config."""

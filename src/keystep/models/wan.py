@@ -11,7 +11,8 @@ WAN = ModelSpec(
     streams=("hidden_states",),
     exit="norm_out",
     attention={"self": "blocks.{}.attn1", "cross": "blocks.{}.attn2"},
-    residual=("blocks", "norm2"),
+    residual={"self": "blocks.{}.norm2"},
+    mlp={"self": "blocks.{}.ffn"},
     rows=("hidden_states", "timestep", "encoder_hidden_states", "encoder_hidden_states_image"),
     guidance="separate:cond,uncond",
 )

@@ -4,8 +4,8 @@ A site is something whose value can be predicted instead of computed. Everything
 `value = base + predict(history of deltas)`. The base is zero for attention outputs, the span's input for a
 span, and the conditional output for the unconditional branch.
 
-Sites nest: branch > span > attention. What lies inside a skipped site is not visited and its state stands
-still.
+Sites nest: branch > span > parts of blocks. What lies inside a skipped site is not visited and its state
+stands still.
 """
 
 from __future__ import annotations
@@ -14,6 +14,12 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from keystep.errors import require
+
+
+def _in_brackets(*words: str) -> str:
+    """`[a,b]` of the words that are not empty; nothing of none."""
+    given = [word for word in words if word]
+    return f"[{','.join(given)}]" if given else ""
 
 
 @dataclass(frozen=True)
@@ -27,15 +33,53 @@ class Attention:
 
     kinds: tuple[str, ...] = ()
     level: ClassVar[int] = 2
+    part: ClassVar[str] = "attention"
 
     @property
     def label(self) -> str:
         """Name of the rule on this site in traces."""
-        return "attention" + (f"[{','.join(self.kinds)}]" if self.kinds else "")
+        return "attention" + _in_brackets(*self.kinds)
 
-    def covers(self, kind: str) -> bool:
-        """Whether attention modules of this kind belong to the site."""
+    def covers(self, kind: str, block: int) -> bool:
+        """Whether attention modules of this kind belong to the site, in whatever block."""
+        del block
         return kind in self.kinds if self.kinds else kind != "cross"
+
+
+@dataclass(frozen=True)
+class Mlp:
+    """Outputs of the blocks' MLPs (feed-forward networks), before the gate. Base: zero.
+
+    Attributes:
+        kinds: which of the model's kinds of blocks (`ModelSpec.mlp`); empty = all.
+        first, last: blocks counted from 0 in the order in which they run, inclusive; last = None is the end.
+    """
+
+    kinds: tuple[str, ...] = ()
+    first: int = 0
+    last: int | None = None
+    level: ClassVar[int] = 2
+    part: ClassVar[str] = "mlp"
+
+    def __post_init__(self) -> None:
+        require(self.first >= 0, "Mlp.first", self.first, "a block >= 0")
+        is_range = self.last is None or self.last >= self.first
+        require(is_range, "Mlp.last", self.last, f"None or a block >= first={self.first}")
+
+    @property
+    def label(self) -> str:
+        """Name of the rule on this site in traces."""
+        is_part = self.first > 0 or self.last is not None
+        blocks = f"{self.first}:{'' if self.last is None else self.last}" if is_part else ""
+        return "mlp" + _in_brackets(*self.kinds, blocks)
+
+    def covers(self, kind: str, block: int) -> bool:
+        """Whether the MLP of a block belongs to the site."""
+        return (
+            (not self.kinds or kind in self.kinds)
+            and block >= self.first
+            and (self.last is None or block <= self.last)
+        )
 
 
 @dataclass(frozen=True)
@@ -78,21 +122,34 @@ class Branch:
         return f"branch[{self.name}]"
 
 
-Site = Attention | Span | Branch
+Part = Attention | Mlp
+Site = Part | Span | Branch
 
 
 @dataclass(frozen=True)
-class AttentionResidual:
-    """Probe: the gated self-attention residual of one block, `x_after_attention - x_block_input`.
+class BlockProbe:
+    """Probe inside one block.
 
     Attributes:
         depth: which block, as a fraction of the block list (0.5 = the middle, block 13 of 28).
+        kind: which kind of block (a key of `ModelSpec.residual`); empty = the first kind there.
     """
 
     depth: float = 0.5
+    kind: str = ""
 
     def __post_init__(self) -> None:
-        require(0 <= self.depth <= 1, "AttentionResidual.depth", self.depth, "0 to 1")
+        require(0 <= self.depth <= 1, f"{type(self).__name__}.depth", self.depth, "0 to 1")
+
+
+@dataclass(frozen=True)
+class AttentionResidual(BlockProbe):
+    """Probe: the gated self-attention residual of one block, `x_after_attention - x_block_input`."""
+
+
+@dataclass(frozen=True)
+class RestResidual(BlockProbe):
+    """Probe: what one block adds after its self-attention, `x_block_output - x_after_attention`."""
 
 
 @dataclass(frozen=True)
@@ -105,4 +162,4 @@ class PrefixResidual:
         require(self.stop >= 1, "PrefixResidual.stop", self.stop, "an index >= 1")
 
 
-Probe = AttentionResidual | PrefixResidual
+Probe = BlockProbe | PrefixResidual

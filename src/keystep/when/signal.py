@@ -14,14 +14,35 @@ import torch
 from keystep.errors import require
 from keystep.what.site import AttentionResidual, Probe
 
-Sums = Sequence[tuple[float, float]]  # one (numerator, denominator) per sample and stride
+Pairs = Sequence[tuple[float, float]]  # one (numerator, denominator) per sample
+Probes = Probe | tuple[Probe, ...]
 
 
-def ratio(numerator: float, denominator: float) -> float:
-    """numerator / denominator; 0 / 0 is 0 (nothing there, nothing changed), x / 0 infinite, nan stays nan."""
+def ratio(numerator: float, denominator: float, empty: float = 0.0) -> float:
+    """numerator / denominator; 0 / 0 is `empty`, x / 0 infinite, nan stays nan."""
     if denominator == 0:
-        return 0.0 if numerator == 0 else float("inf")
+        return empty if numerator == 0 else float("inf")
     return numerator / denominator
+
+
+def probes_of(probe: Probes) -> tuple[Probe, ...]:
+    """One probe or several as a tuple."""
+    return probe if isinstance(probe, tuple) else (probe,)
+
+
+def mean_ratio(rows: Sequence[Pairs], over: str, empty: float) -> float:
+    """Mean of the ratios over the rows; samples pooled, or the largest one.
+
+    Args:
+        rows: (numerator, denominator) per sample, a row for each probe and stride.
+        over: `"all"` = sum the samples' numbers first; `"lead"` = the most restless sample counts.
+        empty: what 0 / 0 is worth.
+    """
+    if over == "all":
+        rows = [[(sum(n for n, _ in pairs), sum(d for _, d in pairs))] for pairs in rows]
+    per_row = [[ratio(n, d, empty) for n, d in pairs] for pairs in rows]
+    per_sample = [sum(column) / len(column) for column in zip(*per_row, strict=True)]
+    return max(per_sample, key=lambda x: (x != x, x))  # nan counts as the largest
 
 
 def absolute_sum(x: torch.Tensor) -> torch.Tensor:
@@ -34,13 +55,13 @@ class RelativeChange:
     """Relative L1 change of a probed value since it was last computed: |new - old|_1 / |old|_1.
 
     Attributes:
-        probe: where it is measured.
+        probe: where it is measured; of several probes the mean counts.
         over: `"lead"`: only the conditional branch, the most restless sample of a batch counts, so a video is
             never skipped more because of its batch mates. `"all"`: one ratio of sums over all branches and
             samples, as the AdaCache reference code pools them.
     """
 
-    probe: Probe = field(default_factory=AttentionResidual)
+    probe: Probes = field(default_factory=AttentionResidual)
     over: Literal["lead", "all"] = "lead"
     name: ClassVar[str] = "distance"
     needs_previous: ClassVar[bool] = True
@@ -51,12 +72,14 @@ class RelativeChange:
         assert previous is not None, "the engine measures only with a previous value"
         return torch.stack([absolute_sum(value - previous), absolute_sum(previous)])[None]
 
-    def combine(self, sums: Sequence[Sums]) -> float:
-        """One number from the (numerator, denominator) pairs of all samples."""
-        (pairs,) = sums
-        if self.over == "all":
-            return ratio(sum(n for n, _ in pairs), sum(d for _, d in pairs))
-        return max((ratio(n, d) for n, d in pairs), key=lambda x: (x != x, x))  # nan counts as the largest
+    @property
+    def probes(self) -> tuple[Probe, ...]:
+        """Where it is measured."""
+        return probes_of(self.probe)
+
+    def combine(self, rows: Sequence[Pairs]) -> float:
+        """One number from the pairs of all samples, a row for each probe; nothing there, nothing changed."""
+        return mean_ratio(rows, self.over, empty=0.0)
 
 
 @dataclass(frozen=True)
@@ -68,10 +91,12 @@ class MotionRatio:
     stride.
 
     Attributes:
+        probe: where it is measured; of several probes the mean counts.
+        over: as for `RelativeChange`.
         strides: distances j between the compared frames.
     """
 
-    probe: Probe = field(default_factory=AttentionResidual)
+    probe: Probes = field(default_factory=AttentionResidual)
     over: Literal["lead", "all"] = "lead"
     strides: tuple[int, ...] = (1,)
     name: ClassVar[str] = "motion"
@@ -97,16 +122,14 @@ class MotionRatio:
             )
         return torch.stack(rows)
 
-    def combine(self, sums: Sequence[Sums]) -> float:
-        """Mean over the strides; over samples as `over` says."""
-        samples = [self._per_stride(pairs) for pairs in sums]
-        per_sample = [sum(column) / len(column) for column in zip(*samples, strict=True)]
-        return max(per_sample, key=lambda x: (x != x, x))
+    @property
+    def probes(self) -> tuple[Probe, ...]:
+        """Where it is measured."""
+        return probes_of(self.probe)
 
-    def _per_stride(self, pairs: Sums) -> list[float]:
-        if self.over == "all":
-            pairs = [(sum(n for n, _ in pairs), sum(d for _, d in pairs))]
-        return [n / d if d else float("nan") for n, d in pairs]
+    def combine(self, rows: Sequence[Pairs]) -> float:
+        """Mean over strides and probes; over samples as `over` says. No frames to compare, no motion: nan."""
+        return mean_ratio(rows, self.over, empty=float("nan"))
 
 
 Signal = RelativeChange | MotionRatio

@@ -1,0 +1,147 @@
+"""Checks before and after attaching: what cannot work is refused in words, before anything is changed."""
+
+from __future__ import annotations
+
+import inspect
+from typing import TYPE_CHECKING
+
+from torch import nn
+
+from keystep.engine.attach import CALL, SEAT
+from keystep.engine.seats import ModelSeat
+from keystep.how import FrequencyBands
+from keystep.policy import Policy, Rule
+from keystep.what import Attention, BlockProbe, Branch, Guidance, Mlp, Part, Span
+
+if TYPE_CHECKING:
+    from keystep.models.spec import ModelSpec
+
+
+def check_free(name: str, module: nn.Module) -> None:
+    """Raise if something else has already taken this transformer over."""
+    occupant = vars(module).get(CALL)
+    if isinstance(occupant, ModelSeat):
+        raise ValueError(
+            f"{name}: already accelerated; leave the first `with keystep.accelerate(...)` or call "
+            "keystep.disable(pipe)"
+        )
+    check_not_compiled(name, module)
+    check_no_other_cache(name, module)
+
+
+def check_not_compiled(name: str, module: nn.Module) -> None:
+    """Raise if a transformer is compiled as a whole."""
+    if hasattr(module, "_orig_mod") or vars(module).get(CALL) is not None:
+        raise ValueError(
+            f"{name}: compiled as a whole, which hides everything inside; compile its blocks instead: "
+            "`for block in pipe.transformer.transformer_blocks: block.compile()`"
+        )
+
+
+def check_no_other_cache(name: str, module: nn.Module) -> None:
+    """Raise if diffusers' own cache is at work in a transformer."""
+    if getattr(module, "is_cache_enabled", False):
+        raise ValueError(f"{name}: diffusers' own cache is enabled on it; call {name}.disable_cache() first")
+
+
+def check_seats(models: dict[str, nn.Module]) -> None:
+    """Raise if something took a seat's place after attaching, for then nothing would be skipped."""
+    for name, module in models.items():
+        check_no_other_cache(name, module)
+        for path, part in module.named_modules():
+            seat_there = getattr(part, SEAT, None)
+            if seat_there is not None and vars(part).get(CALL) is not seat_there:
+                raise RuntimeError(
+                    f"{name}.{path}: its call was replaced after keystep attached (block.compile()?); "
+                    "compile first, then call keystep.accelerate() or keystep.enable()"
+                )
+
+
+def check_spec(spec: ModelSpec, module: nn.Module) -> None:
+    """Raise if a name in the spec is not in the model."""
+    arguments = inspect.signature(module.forward).parameters
+    for name in spec.rows:
+        if name not in arguments:
+            raise ValueError(
+                f"spec {spec.name!r}, rows: {type(module).__name__}.forward has no argument {name!r}; it has "
+                f"{', '.join(arguments)}"
+            )
+    patterns = {
+        f"{field}[{kind}]": pattern
+        for field in ("attention", "mlp", "residual")
+        for kind, pattern in getattr(spec, field).items()
+    }
+    for field, pattern in patterns.items():
+        if not any(pattern.startswith(f"{blocks}.{{}}.") for blocks in spec.blocks):
+            raise ValueError(
+                f"spec {spec.name!r}, {field}: {pattern!r} lies in none of the block lists "
+                f"{', '.join(spec.blocks)}; patterns look like '{spec.blocks[0]}.{{}}.attn'"
+            )
+    names = {name for name, _ in module.named_modules()}
+    for field, name in {
+        "exit": spec.exit,
+        **{f"blocks {n}": n for n in spec.blocks},
+        **{field: pattern.format(0) for field, pattern in patterns.items()},
+    }.items():
+        if name not in names:
+            top = sorted({n.split(".")[0] for n in names} - {""})
+            raise ValueError(
+                f"spec {spec.name!r}, {field}: {type(module).__name__} has no module {name!r}; at the top "
+                f"it has {', '.join(top)}"
+            )
+
+
+def check_sites(policy: Policy, spec: ModelSpec, module: nn.Module, guidance: Guidance) -> None:
+    """Raise if a rule matches nothing in the model; the message lists what there is."""
+    lengths = [len(list(module.get_submodule(name).children())) for name in spec.blocks]
+    num_blocks = lengths[0]
+    for rule in policy.rules:
+        site = rule.what
+        if isinstance(site, (Attention, Mlp)):
+            check_part(site, spec, sum(lengths))
+        _check_probes(rule, spec)
+        if isinstance(site, Span) and site.start >= num_blocks:
+            raise ValueError(
+                f"{rule.label} matches no site of {spec.transformer}: it has blocks 0 to {num_blocks - 1}"
+            )
+        if rule.when.asks and guidance.kind == "separate" and guidance.order[0] != "cond":
+            raise ValueError(
+                f"{rule.label}: its controller needs the conditional call first, but guidance is {guidance}"
+            )
+        if isinstance(site, Branch):
+            check_branch(rule, site, spec, guidance)
+
+
+def check_part(site: Part, spec: ModelSpec, num_blocks: int) -> None:
+    """Raise if a site on parts of blocks matches no module."""
+    kinds = spec.parts(site)
+    is_known = all(kind in kinds for kind in site.kinds)
+    blocks = range(num_blocks)
+    if not is_known or not any(site.covers(kind, block) for kind in kinds for block in blocks):
+        raise ValueError(
+            f"{site.label} matches no site of {spec.transformer}; {site.part} kinds there: "
+            f"{', '.join(kinds) or 'none'}; blocks: 0 to {num_blocks - 1}"
+        )
+
+
+def _check_probes(rule: Rule, spec: ModelSpec) -> None:
+    for signal in rule.when.signals:
+        for probe in signal.probes:
+            if isinstance(probe, BlockProbe) and probe.kind and probe.kind not in spec.residual:
+                raise ValueError(
+                    f"{rule.label}: {probe} matches no block of {spec.transformer}; kinds that can be "
+                    f"measured there: {', '.join(spec.residual)}"
+                )
+
+
+def check_branch(rule: Rule, site: Branch, spec: ModelSpec, guidance: Guidance) -> None:
+    """Raise if the unconditional output cannot be rebuilt from the conditional one here."""
+    label = rule.label
+    if site.name not in guidance.order:
+        raise ValueError(
+            f"{label} matches no site of {spec.transformer}; guidance branches: {', '.join(guidance.order)}"
+        )
+    if guidance.kind == "separate" and guidance.order[0] != "cond":
+        raise ValueError(f"{label}: needs the conditional call first, but guidance is {guidance}")
+    if isinstance(rule.how, FrequencyBands) and not spec.can_split_frequencies:
+        raise ValueError(f"{label}: the output of {spec.transformer} does not end in latent height and width")
