@@ -1,0 +1,130 @@
+"""Prompts of Open-Sora 1.2: clips of a long video, scores, cleaning, T5 embeddings.
+
+Source: Open-Sora v1.2.0, `opensora/utils/inference_utils.py` and `opensora/models/text_encoder/t5.py`.
+
+Shape suffixes: B prompts, L tokens, C channels.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from bs4 import MarkupResemblesLocatorWarning
+from diffusers.pipelines.latte.pipeline_latte import LattePipeline
+
+from keystep.errors import require
+
+MAX_TOKENS = 300  # T5 tokens the transformer was trained with
+_FIRST_CLIP = "|0|"
+_CLEANER: Any = LattePipeline  # any diffusers pipeline with T5 holds the caption cleaning of the training
+
+
+class PromptTruncatedWarning(UserWarning):
+    """Part of a prompt did not fit into the model's tokens and has no effect."""
+
+
+@dataclass(frozen=True)
+class Segment:
+    """The text of a prompt from one clip of a long video on."""
+
+    clip: int
+    text: str
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What is appended to a prompt, unless the prompt says it already.
+
+    Attributes:
+        aesthetic: 1 to 10, higher = prettier; None = not said.
+        motion: higher = more motion; None = not said.
+        camera: e.g. "pan right"; None = not said.
+    """
+
+    aesthetic: float | None = None
+    motion: float | None = None
+    camera: str | None = None
+
+    def append_to(self, text: str) -> str:
+        """The text with every score it does not have yet."""
+        parts = (
+            ("aesthetic score:", None if self.aesthetic is None else f"{self.aesthetic:.1f}"),
+            ("motion score:", None if self.motion is None else f"{self.motion:.1f}"),
+            ("camera motion:", self.camera),
+        )
+        added = [f" {label} {value}." for label, value in parts if value is not None and label not in text]
+        return text + "".join(added)
+
+
+def split_clips(prompt: str) -> list[Segment]:
+    """Cut "|0| a day |1| a night" into its segments; other prompts are one segment.
+
+    Raises:
+        ValueError: a prompt that starts with "|0|" but does not go on as clip numbers and texts.
+    """
+    if not prompt.startswith(_FIRST_CLIP):
+        return [Segment(0, prompt)]
+    parts = prompt.split("|")[1:]  # "", "0", text, "1", text ...
+    numbers, texts = parts[0::2], parts[1::2]
+    is_valid = len(numbers) == len(texts) and all(number.strip().isdigit() for number in numbers)
+    require(is_valid, "prompt", prompt, "clip numbers and texts, as in '|0| a day |1| a night'")
+    clips = [int(number) for number in numbers]
+    is_rising = all(a < b for a, b in zip(clips, clips[1:], strict=False))
+    require(is_rising, "prompt", prompt, "clip numbers that rise from |0|")
+    return [Segment(clip, text.strip()) for clip, text in zip(clips, texts, strict=True)]
+
+
+def join_clips(segments: Sequence[Segment]) -> str:
+    """The reverse of `split_clips`; a single segment of clip 0 is its text."""
+    if len(segments) == 1 and segments[0].clip == 0:
+        return segments[0].text
+    return "".join(f"|{segment.clip}|{segment.text}" for segment in segments)
+
+
+def text_of_clip(segments: Sequence[Segment], clip: int) -> str:
+    """The text in force at a clip: that of the last segment which began by then."""
+    return [segment.text for segment in segments if segment.clip <= clip][-1]
+
+
+def clean(text: str) -> str:
+    """Lower case, without addresses, tags, file names and odd punctuation; applied twice, as in training."""
+    with warnings.catch_warnings():
+        # texts that look like a path are prompts all the same
+        warnings.simplefilter("ignore", MarkupResemblesLocatorWarning)
+        return _CLEANER._clean_caption(_CLEANER, _CLEANER._clean_caption(_CLEANER, text))
+
+
+def prepare_prompt(prompt: str, scores: Scores, clip: int = 0) -> str:
+    """What T5 reads for a prompt at one clip of a long video: scores appended, then cleaned."""
+    segments = [Segment(s.clip, clean(scores.append_to(s.text))) for s in split_clips(prompt)]
+    return text_of_clip(segments, clip)
+
+
+def tokenize(tokenizer: Any, texts: Sequence[str], max_tokens: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Token ids (B, L) and their mask (B, L), padded to `max_tokens`; warns about text that is cut off."""
+    encoded = tokenizer(
+        list(texts), max_length=max_tokens, padding="max_length", truncation=True, return_tensors="pt"
+    )
+    for ids in tokenizer(list(texts), truncation=False, verbose=False).input_ids:
+        if len(ids) > max_tokens:
+            # the last token kept is the end of the text
+            cut = tokenizer.decode(ids[max_tokens - 1 :], skip_special_tokens=True)
+            warnings.warn(
+                f"prompt: has {len(ids)} tokens, allowed: {max_tokens}; this part was cut: {cut!r}",
+                PromptTruncatedWarning,
+                stacklevel=2,
+            )
+    return encoded.input_ids, encoded.attention_mask
+
+
+def embed(
+    tokenizer: Any, text_encoder: Any, texts: Sequence[str], max_tokens: int, device: torch.device
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """T5's last hidden states (B, L, C), in the encoder's dtype, and the mask of the tokens (B, L)."""
+    ids, mask = tokenize(tokenizer, texts, max_tokens)
+    ids, mask = ids.to(device), mask.to(device)
+    return text_encoder(ids, attention_mask=mask)[0], mask
