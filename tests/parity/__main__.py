@@ -12,11 +12,11 @@ import torch
 
 from keystep import KeystepWarning
 
-from . import bands, forward, opensora_text, pending, trajectory, units, vectors
+from . import bands, forward, opensora_text, opensora_vae, pending, trajectory, units, vectors
 from .folder import folders
 from .report import Case, Result
 
-KINDS = (forward, trajectory, vectors, units, bands, opensora_text)
+KINDS = (forward, trajectory, vectors, units, bands, opensora_text, opensora_vae)
 
 
 def find_cases(root: Path) -> Iterator[Case]:
