@@ -1,4 +1,4 @@
-"""Checks what a user passes to a native pipeline: messages name the argument, its value and what is allowed."""
+"""Checks what a user passes to a native pipeline: messages name the argument, its value, what is allowed."""
 
 from collections.abc import Sequence
 
