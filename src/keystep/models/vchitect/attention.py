@@ -1,0 +1,146 @@
+"""Parallel attention of Vchitect-2.0: within frames, across frames, and to the text of the first frame.
+
+Shape suffixes: B samples, F frames, S image tokens of a frame, L text tokens, N = S + L, D width, H heads,
+E width of a head. Rows are frames, sample by sample.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from diffusers.models.embeddings import apply_rotary_emb
+from torch import nn
+from torch.nn import functional as F
+
+SPATIAL_WEIGHT = 1.1  # of attention within frames, beside attention to the text with weight 1
+ROTARY_THETA = 1e6
+
+Rotary = tuple[torch.Tensor, torch.Tensor]
+
+
+def rotary_table(num_frames: int, head_dim: int, scaling: float, device: torch.device) -> Rotary:
+    """Cosines and sines for frames 0, 1, ..., each (F, E) in float32; pairs of channels share an angle.
+
+    Args:
+        num_frames: F.
+        head_dim: E, even.
+        scaling: frame numbers are divided by this.
+        device: where the table goes.
+    """
+    exponents = torch.arange(0, head_dim, 2, device=device, dtype=torch.float32) / head_dim
+    positions = torch.arange(num_frames, device=device, dtype=torch.float32) / scaling
+    angles = torch.outer(positions, 1.0 / ROTARY_THETA**exponents).repeat_interleave(2, dim=1)
+    return angles.cos(), angles.sin()
+
+
+class VchitectAttention(nn.Module):
+    """Three attentions over the same image and text tokens, added up (arXiv 2501.08453, section 3).
+
+    Args:
+        dim: D, of both streams.
+        num_heads: H; D = H * E.
+        is_last: in the last block, whose text nobody needs any more.
+    """
+
+    def __init__(self, dim: int, num_heads: int, is_last: bool) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.is_last = is_last
+        self.to_q = nn.Linear(dim, dim)
+        self.to_k = nn.Linear(dim, dim)
+        self.to_v = nn.Linear(dim, dim)
+        self.to_q_cross = nn.Linear(dim, dim)
+        self.to_q_temp = nn.Linear(dim, dim)
+        self.to_k_temp = nn.Linear(dim, dim)
+        self.to_v_temp = nn.Linear(dim, dim)
+        self.add_k_proj = nn.Linear(dim, dim)
+        self.add_v_proj = nn.Linear(dim, dim)
+        self.add_q_proj = nn.Linear(dim, dim)
+        self.to_out = nn.Sequential(nn.Linear(dim, dim))
+        self.to_out_temporal = nn.Linear(dim, dim)
+        if not is_last:
+            self.to_add_out = nn.Linear(dim, dim)
+        self.to_add_out_temporal = nn.Linear(dim, dim)  # released for the last block too, and idle there
+        self.to_out_context = nn.Linear(dim, dim)
+
+    def forward(
+        self,
+        hidden_states: torch.Tensor,
+        encoder_hidden_states: torch.Tensor,
+        num_frames: int,
+        rotary_emb: Rotary,
+    ) -> tuple[torch.Tensor, ...]:
+        """Attend.
+
+        Args:
+            hidden_states: normed image tokens (B * F, S, D).
+            encoder_hidden_states: normed text tokens (B * F, L, D).
+            num_frames: F; a single frame has no attention across frames.
+            rotary_emb: `rotary_table` of the frames.
+
+        Returns:
+            What to add to the image tokens, and, but in the last block, what to add to the text tokens; both
+            before their gates.
+        """
+        num_tokens = hidden_states.shape[1]
+        text = tuple(
+            project(encoder_hidden_states) for project in (self.add_q_proj, self.add_k_proj, self.add_v_proj)
+        )
+        joint = SPATIAL_WEIGHT * self._within_frames(hidden_states, text)
+        joint = joint + self._to_first_text(hidden_states, text, num_frames)
+        image = self.to_out(joint[:, :num_tokens])
+        temporal = self._across_frames(hidden_states, text, num_frames, rotary_emb)
+        if temporal is not None:
+            image = image + self.to_out_temporal(temporal[:, :num_tokens])
+        if self.is_last:
+            return (image,)
+        words = self.to_add_out(joint[:, num_tokens:])
+        if temporal is not None:
+            words = words + self.to_add_out_temporal(temporal[:, num_tokens:])
+        return image, words
+
+    def _within_frames(self, hidden_states: torch.Tensor, text: tuple[torch.Tensor, ...]) -> torch.Tensor:
+        """Image and text tokens of each frame, (B * F, N, D)."""
+        image = (self.to_q(hidden_states), self.to_k(hidden_states), self.to_v(hidden_states))
+        query, key, value = (torch.cat(pair, dim=1) for pair in zip(image, text, strict=True))
+        return self._attend(query, key, value)
+
+    def _to_first_text(
+        self, hidden_states: torch.Tensor, text: tuple[torch.Tensor, ...], num_frames: int
+    ) -> torch.Tensor:
+        """All tokens of a video look at the text tokens of its first frame, (B * F, N, D)."""
+        query = torch.cat([self.to_q_cross(hidden_states), text[0]], dim=1)
+        query = query.unflatten(0, (-1, num_frames)).flatten(1, 2)
+        key, value = (words.unflatten(0, (-1, num_frames))[:, 0] for words in text[1:])
+        attended = self._attend(query, key, value).unflatten(1, (num_frames, -1))
+        return self.to_out_context(attended.flatten(0, 1))
+
+    def _across_frames(
+        self,
+        hidden_states: torch.Tensor,
+        text: tuple[torch.Tensor, ...],
+        num_frames: int,
+        rotary_emb: Rotary,
+    ) -> torch.Tensor | None:
+        """Each token position, of image and of text, through time: (B * F, N, D); None for single frames."""
+        if num_frames == 1:
+            return None
+        image = (self.to_q_temp(hidden_states), self.to_k_temp(hidden_states), self.to_v_temp(hidden_states))
+        num_tokens = image[0].shape[1] + text[0].shape[1]
+        query, key, value = (
+            torch.cat(pair, dim=1).unflatten(0, (-1, num_frames)).transpose(1, 2).flatten(0, 1)
+            for pair in zip(image, text, strict=True)
+        )
+        attended = self._attend(query, key, value, rotary_emb).unflatten(0, (-1, num_tokens))
+        return attended.transpose(1, 2).flatten(0, 1)
+
+    def _attend(
+        self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, rotary_emb: Rotary | None = None
+    ) -> torch.Tensor:
+        """Multi-head attention of (rows, tokens, D), without projections."""
+        heads: list[Any] = [x.unflatten(2, (self.num_heads, -1)).transpose(1, 2) for x in (query, key, value)]
+        if rotary_emb is not None:
+            angles: Any = rotary_emb  # diffusers annotates less than it takes
+            heads[:2] = [apply_rotary_emb(x, angles) for x in heads[:2]]
+        return F.scaled_dot_product_attention(*heads).transpose(1, 2).flatten(2)

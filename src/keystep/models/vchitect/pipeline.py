@@ -1,0 +1,307 @@
+"""Text to video with Vchitect-2.0, as an ordinary diffusers pipeline.
+
+Shape suffixes: B videos, F frames, C latent channels, Y/X latent grid.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from os import PathLike
+from typing import Any
+
+import torch
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from diffusers.pipelines.pipeline_utils import DiffusionPipeline
+from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchEulerDiscreteScheduler
+from diffusers.utils.torch_utils import randn_tensor
+from diffusers.video_processor import VideoProcessor
+from transformers import CLIPTextModelWithProjection, PreTrainedTokenizerBase, T5EncoderModel
+
+from keystep.errors import require
+from keystep.models import inputs
+from keystep.models.vchitect import sizes
+from keystep.models.vchitect.guidance import guidance_weight
+from keystep.models.vchitect.loading import load_parts
+from keystep.models.vchitect.output import Frames, VchitectPipelineOutput, decode
+from keystep.models.vchitect.text import (
+    CLIP_TOKENS,
+    T5_TOKENS,
+    Embedding,
+    checked_text,
+    embed_tokens,
+    tokenize,
+)
+from keystep.models.vchitect.transformer import VchitectTransformer3DModel
+
+StepCallback = Callable[
+    ["VchitectPipeline", int, torch.Tensor, dict[str, torch.Tensor]], dict[str, torch.Tensor]
+]
+VAE_SCALE = 8  # pixels per latent
+
+
+class VchitectPipeline(DiffusionPipeline):
+    """Makes videos of 8 frames per second from prompts.
+
+    With guidance on, every evaluation is two calls of the transformer, the conditional one first (the
+    reference calls the unconditional one first; they do not depend on each other), also where the weight of
+    guidance is 1 and one would do.
+
+    Args:
+        transformer: predicts the flow-matching velocity of the latents.
+        scheduler: flow-match Euler.
+        vae: Stable Diffusion 3's, frame by frame.
+        text_encoder: CLIP-L.
+        text_encoder_2: CLIP-G.
+        text_encoder_3: T5.
+        tokenizer: of `text_encoder`.
+        tokenizer_2: of `text_encoder_2`.
+        tokenizer_3: of `text_encoder_3`.
+    """
+
+    model_cpu_offload_seq = "text_encoder->text_encoder_2->text_encoder_3->transformer->vae"
+    _callback_tensor_inputs = ["latents"]
+
+    transformer: VchitectTransformer3DModel
+    scheduler: Any
+    vae: Any
+
+    def __init__(
+        self,
+        transformer: VchitectTransformer3DModel,
+        scheduler: FlowMatchEulerDiscreteScheduler,
+        vae: AutoencoderKL | None = None,
+        text_encoder: CLIPTextModelWithProjection | None = None,
+        text_encoder_2: CLIPTextModelWithProjection | None = None,
+        text_encoder_3: T5EncoderModel | None = None,
+        tokenizer: PreTrainedTokenizerBase | None = None,
+        tokenizer_2: PreTrainedTokenizerBase | None = None,
+        tokenizer_3: PreTrainedTokenizerBase | None = None,
+    ) -> None:
+        super().__init__()
+        self.register_modules(
+            transformer=transformer,
+            scheduler=scheduler,
+            vae=vae,
+            text_encoder=text_encoder,
+            text_encoder_2=text_encoder_2,
+            text_encoder_3=text_encoder_3,
+            tokenizer=tokenizer,
+            tokenizer_2=tokenizer_2,
+            tokenizer_3=tokenizer_3,
+        )
+        self.video_processor = VideoProcessor(do_resize=False, vae_scale_factor=VAE_SCALE)
+        self._guidance_scale = 1.0
+        self._num_timesteps = 0
+        self._interrupt = False
+
+    @classmethod
+    def from_pretrained(
+        cls, pretrained_model_name_or_path: str | PathLike[str], **kwargs: Any
+    ) -> VchitectPipeline:
+        """Load the released layout (a subfolder for each part), or what `save_pretrained` wrote.
+
+        Args:
+            pretrained_model_name_or_path: folder, or hub id such as `Vchitect/Vchitect-2.0-2B`.
+            kwargs: `dtype` (or `torch_dtype`) of all weights, float32 without; and parts by name
+                (`vae=...`, `text_encoder_3=...`) that are taken as they are.
+
+        Raises:
+            ValueError: something is missing, unknown, or does not fit; lists what.
+        """
+        given = {name: value for name, value in kwargs.items() if name not in ("dtype", "torch_dtype")}
+        dtype = kwargs.get("dtype") or kwargs.get("torch_dtype") or torch.float32
+        return cls(**load_parts(pretrained_model_name_or_path, dtype, given))
+
+    size_arguments = staticmethod(sizes.size_arguments)
+
+    @property
+    def guidance_scale(self) -> float:
+        """Strength of guidance in the current call; the weight of a step is `guidance_weight` of it."""
+        return self._guidance_scale
+
+    @property
+    def do_classifier_free_guidance(self) -> bool:
+        """Whether every evaluation has an unconditional call."""
+        return self._guidance_scale > 1
+
+    @property
+    def num_timesteps(self) -> int:
+        """Evaluations in the current generation."""
+        return self._num_timesteps
+
+    @property
+    def interrupt(self) -> bool:
+        """A callback sets ``pipe._interrupt = True`` to skip the remaining steps."""
+        return self._interrupt
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        prompt: str | list[str] | None = None,
+        negative_prompt: str | list[str] | None = None,
+        height: int = sizes.HEIGHT,
+        width: int = sizes.WIDTH,
+        num_frames: int = sizes.NUM_FRAMES,
+        num_inference_steps: int = 100,
+        guidance_scale: float = 7.5,
+        num_videos_per_prompt: int = 1,
+        generator: torch.Generator | list[torch.Generator] | None = None,
+        latents: torch.Tensor | None = None,
+        prompt_embeds: torch.Tensor | None = None,
+        negative_prompt_embeds: torch.Tensor | None = None,
+        pooled_prompt_embeds: torch.Tensor | None = None,
+        negative_pooled_prompt_embeds: torch.Tensor | None = None,
+        decode_chunk_size: int = 8,
+        output_type: str = "np",
+        return_dict: bool = True,
+        callback_on_step_end: StepCallback | None = None,
+        callback_on_step_end_tensor_inputs: list[str] | tuple[str, ...] = ("latents",),
+    ) -> VchitectPipelineOutput | tuple[Frames]:
+        """Generate videos.
+
+        Args:
+            prompt: one text or several; what is beyond 77 tokens for CLIP and 256 for T5 is cut, with a
+                warning.
+            negative_prompt: what guidance moves away from; None is the empty prompt.
+            height: in pixels, a multiple of 16. `size_arguments` knows the sizes the authors list.
+            width: likewise.
+            num_frames: 8 make a second.
+            num_inference_steps: sampling steps; higher = finer, slower.
+            guidance_scale: above 1 switches guidance on; its weight is between 1 and 1 + this, see
+                `guidance_weight`.
+            num_videos_per_prompt: videos of each prompt, next to each other in the output.
+            generator: source of the starting noise; the same one gives the same video.
+            latents: the starting noise itself, (B, F, C, Y, X).
+            prompt_embeds: embeddings (prompts, tokens, width) in place of `prompt`.
+            negative_prompt_embeds: likewise, in place of `negative_prompt`.
+            pooled_prompt_embeds: (prompts, width), with `prompt_embeds`.
+            negative_pooled_prompt_embeds: likewise, with `negative_prompt_embeds`.
+            decode_chunk_size: frames decoded at a time; higher = more memory.
+            output_type: ``np``, ``pt``, ``pil`` or ``latent``; see `VchitectPipelineOutput`.
+            return_dict: False gives a plain tuple.
+            callback_on_step_end: called as ``callback(pipe, step, timestep, tensors)`` after every step;
+                ``latents`` in the dictionary it returns replace those of the pipeline.
+            callback_on_step_end_tensor_inputs: which tensors it gets; only ``latents`` exists.
+
+        Raises:
+            ValueError: an argument is out of range; the message names it, its value and what is allowed.
+        """
+        text = checked_text("prompt", prompt, prompt_embeds, pooled_prompt_embeds)
+        num_prompts = len(text)
+        if negative_prompt is None and negative_prompt_embeds is None:
+            negative_prompt = ""
+        negative_text = checked_text(
+            "negative_prompt",
+            negative_prompt,
+            negative_prompt_embeds,
+            negative_pooled_prompt_embeds,
+            num_prompts,
+        )
+        self._check_size(height, width)
+        for name, count in (
+            ("num_frames", num_frames),
+            ("num_inference_steps", num_inference_steps),
+            ("num_videos_per_prompt", num_videos_per_prompt),
+            ("decode_chunk_size", decode_chunk_size),
+        ):
+            inputs.check_count(name, count)
+        inputs.check_guidance(guidance_scale)
+        inputs.check_output_type(output_type)
+        has_frames = output_type == "latent" or self.vae is not None
+        require(has_frames, "output_type", output_type, "'latent': the pipeline has no vae")
+        inputs.check_callback_inputs(callback_on_step_end_tensor_inputs, self._callback_tensor_inputs)
+        num_videos = num_prompts * num_videos_per_prompt
+        inputs.check_generator(generator, num_videos)
+        channels = self.transformer.config["in_channels"]
+        shape = (num_videos, num_frames, channels, height // VAE_SCALE, width // VAE_SCALE)
+        inputs.check_latents(latents, shape)
+
+        self._guidance_scale = guidance_scale
+        self._interrupt = False
+        branches = [text, negative_text] if self.do_classifier_free_guidance else [text]
+        embeds = [self._embed(branch).repeat(num_videos_per_prompt) for branch in branches]
+        sample = self._prepare_latents(shape, generator, latents)
+        sample = self._denoise(sample, embeds, num_inference_steps, callback_on_step_end)
+        frames: Frames = sample
+        if output_type != "latent":
+            video = decode(self.vae, sample, decode_chunk_size)
+            frames = self.video_processor.postprocess_video(video, output_type=output_type)
+        self.maybe_free_model_hooks()
+        return VchitectPipelineOutput(frames=frames) if return_dict else (frames,)
+
+    def _check_size(self, height: int, width: int) -> None:
+        config = self.transformer.config
+        largest = VAE_SCALE * config["patch_size"] * config["pos_embed_max_size"]
+        for name, value in (("height", height), ("width", width)):
+            sizes.require_size(name, value)
+            require(value <= largest, name, value, f"up to {largest}, where the model's positions end")
+
+    def _embed(self, text: list[str] | Embedding) -> Embedding:
+        device, dtype = self._execution_device, self.transformer.dtype
+        if isinstance(text, Embedding):
+            return text.to(device, dtype)
+        parts: Any = self.components
+        names = ("text_encoder", "text_encoder_2", "text_encoder_3")
+        missing = [name for name in names if parts[name] is None]
+        require(not missing, "prompt", text, f"only prompt_embeds: the pipeline has no {', '.join(missing)}")
+        limits = (("tokenizer", CLIP_TOKENS), ("tokenizer_2", CLIP_TOKENS), ("tokenizer_3", T5_TOKENS))
+        ids = [
+            tokenize(name, parts[tokenizer], text, limit).to(device)
+            for name, (tokenizer, limit) in zip(names, limits, strict=True)
+        ]
+        return embed_tokens([parts[name] for name in names], ids).to(device, dtype)
+
+    def _prepare_latents(
+        self,
+        shape: tuple[int, ...],
+        generator: torch.Generator | list[torch.Generator] | None,
+        latents: torch.Tensor | None,
+    ) -> torch.Tensor:
+        device, dtype = self._execution_device, self.transformer.dtype
+        if latents is None:
+            latents = randn_tensor(shape, generator=generator, device=device, dtype=dtype)
+        assert latents is not None, "randn_tensor is annotated more loosely than it is"
+        return latents.to(device, dtype)
+
+    def _denoise(
+        self,
+        sample: torch.Tensor,
+        embeds: list[Embedding],
+        num_steps: int,
+        callback: StepCallback | None,
+    ) -> torch.Tensor:
+        self.scheduler.set_timesteps(num_steps, device=self._execution_device)
+        timesteps = self.scheduler.timesteps
+        weights = [guidance_weight(self._guidance_scale, t, num_steps) for t in timesteps.tolist()]
+        progress_bar: Any = self.progress_bar  # its decorator hides the signature from type checkers
+        self._num_timesteps = len(timesteps)
+        with progress_bar(total=len(timesteps)) as bar:
+            for step, (timestep, weight) in enumerate(zip(timesteps, weights, strict=True)):
+                if self.interrupt:
+                    continue
+                velocity = self._predict(sample, timestep, embeds, weight)
+                sample = self.scheduler.step(velocity, timestep, sample, return_dict=False)[0]
+                if callback is not None:
+                    returned = callback(self, step, timestep, {"latents": sample})
+                    sample = returned.get("latents", sample)
+                bar.update()
+        return sample
+
+    def _predict(
+        self, latents: torch.Tensor, timestep: torch.Tensor, embeds: list[Embedding], weight: float
+    ) -> torch.Tensor:
+        """The guided velocity: a call for each branch, the conditional one first."""
+        cond, *others = (
+            self.transformer(
+                latents,
+                timestep=timestep.expand(len(latents)),
+                encoder_hidden_states=embed.tokens,
+                pooled_projections=embed.pooled,
+                return_dict=False,
+            )[0]
+            for embed in embeds
+        )
+        if not others:
+            return cond
+        (uncond,) = others
+        return uncond + weight * (cond - uncond)
