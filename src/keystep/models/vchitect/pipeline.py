@@ -42,9 +42,8 @@ VAE_SCALE = 8  # pixels per latent
 class VchitectPipeline(DiffusionPipeline):
     """Makes videos of 8 frames per second from prompts.
 
-    With guidance on, every evaluation is two calls of the transformer, the conditional one first (the
-    reference calls the unconditional one first; they do not depend on each other), also where the weight of
-    guidance is 1 and one would do.
+    With guidance on, every evaluation is two calls of the transformer, also where the weight is 1 and one
+    would do. The conditional call is the first (in the reference the second; neither needs the other).
 
     Args:
         transformer: predicts the flow-matching velocity of the latents.
@@ -95,9 +94,7 @@ class VchitectPipeline(DiffusionPipeline):
         self._interrupt = False
 
     @classmethod
-    def from_pretrained(
-        cls, pretrained_model_name_or_path: str | PathLike[str], **kwargs: Any
-    ) -> VchitectPipeline:
+    def from_pretrained(cls, pretrained_model_name_or_path: str | PathLike[str], **kwargs: Any) -> Any:
         """Load the released layout (a subfolder for each part), or what `save_pretrained` wrote.
 
         Args:
@@ -110,7 +107,7 @@ class VchitectPipeline(DiffusionPipeline):
         """
         given = {name: value for name, value in kwargs.items() if name not in ("dtype", "torch_dtype")}
         dtype = kwargs.get("dtype") or kwargs.get("torch_dtype") or torch.float32
-        return cls(**load_parts(pretrained_model_name_or_path, dtype, given))
+        return cls(**load_parts(str(pretrained_model_name_or_path), dtype, given))
 
     size_arguments = staticmethod(sizes.size_arguments)
 
@@ -173,9 +170,8 @@ class VchitectPipeline(DiffusionPipeline):
             generator: source of the starting noise; the same one gives the same video.
             latents: the starting noise itself, (B, F, C, Y, X).
             prompt_embeds: embeddings (prompts, tokens, width) in place of `prompt`.
-            negative_prompt_embeds: likewise, in place of `negative_prompt`.
             pooled_prompt_embeds: (prompts, width), with `prompt_embeds`.
-            negative_pooled_prompt_embeds: likewise, with `negative_prompt_embeds`.
+            negative_prompt_embeds, negative_pooled_prompt_embeds: likewise, in place of `negative_prompt`.
             decode_chunk_size: frames decoded at a time; higher = more memory.
             output_type: ``np``, ``pt``, ``pil`` or ``latent``; see `VchitectPipelineOutput`.
             return_dict: False gives a plain tuple.
