@@ -12,11 +12,21 @@ import torch
 
 from keystep import KeystepWarning
 
-from . import bands, forward, opensora_text, opensora_vae, pending, trajectory, units, vectors
+from . import (
+    bands,
+    forward,
+    opensora_cached,
+    opensora_text,
+    opensora_vae,
+    pending,
+    trajectory,
+    units,
+    vectors,
+)
 from .folder import folders
 from .report import Case, Result
 
-KINDS = (forward, trajectory, vectors, units, bands, opensora_text, opensora_vae)
+KINDS = (forward, trajectory, vectors, units, bands, opensora_text, opensora_vae, opensora_cached)
 
 
 def find_cases(root: Path) -> Iterator[Case]:

@@ -76,7 +76,7 @@ def _tap_residual(
     pattern = spec.residual[probe.kind or next(iter(spec.residual))]
     list_name = next(name for name in spec.blocks if pattern.startswith(f"{name}."))
     num_blocks = sum(name == list_name for name, _ in seats)
-    index = int(probe.depth * (num_blocks - 1))
+    index = int(round(probe.depth * (num_blocks - 1), 6))  # 13 / 27 of 27 must not become 12
     measured = seats[list_name, index]
     if measured.after_attention is None:
         following = module.get_submodule(pattern.format(index))

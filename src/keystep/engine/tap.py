@@ -19,7 +19,9 @@ from torch import nn
 
 from keystep.engine.restore import replace_attribute
 
-TAP = "keystep_tap"
+# One module may have one of each: what follows the attention may be something that is skipped itself.
+OUTPUT_TAP = "keystep_output_tap"
+INPUT_TAP = "keystep_input_tap"
 
 
 class Tap:
@@ -48,7 +50,7 @@ class Tap:
 
 def show_output(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
     """The module's output, predicted or computed; a computed one is shown to the engine."""
-    tap: Tap | None = getattr(self, TAP, None)
+    tap: Tap | None = getattr(self, OUTPUT_TAP, None)
     if tap is None:
         return type(self).forward(self, *args, **kwargs)
     if tap.should_skip:
@@ -59,7 +61,7 @@ def show_output(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
 
 def show_input(self: nn.Module, hidden: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
     """The module's output; its first argument is shown to the engine."""
-    tap: Tap | None = getattr(self, TAP, None)
+    tap: Tap | None = getattr(self, INPUT_TAP, None)
     if tap is None:
         return type(self).forward(self, hidden, *args, **kwargs)
     tap.value = hidden
@@ -69,6 +71,6 @@ def show_input(self: nn.Module, hidden: torch.Tensor, *args: Any, **kwargs: Any)
 def put_tap(stack: ExitStack, module: nn.Module, forward: Callable[..., Any]) -> Tap:
     """Tap a module with `show_output` or `show_input` until the stack closes."""
     tap = Tap(module.forward)
-    replace_attribute(stack, module, TAP, tap)
+    replace_attribute(stack, module, OUTPUT_TAP if forward is show_output else INPUT_TAP, tap)
     replace_attribute(stack, module, "forward", types.MethodType(forward, module))
     return tap

@@ -9,18 +9,28 @@ from torch import nn
 from keystep.errors import unknown
 from keystep.models.cogvideox import COGVIDEOX
 from keystep.models.latte import LATTE
+from keystep.models.opensora.spec import OPENSORA
 from keystep.models.opensora_plan.spec import OPENSORA_PLAN
 from keystep.models.spec import ModelSpec
+from keystep.models.vchitect.spec import VCHITECT
 from keystep.models.wan import WAN
 
 SPECS: dict[str, ModelSpec] = {
     spec.name: spec
-    for spec in (LATTE, COGVIDEOX, WAN, OPENSORA_PLAN, replace(LATTE, name="toy", pipeline="ToyPipeline"))
+    for spec in (
+        LATTE,
+        COGVIDEOX,
+        WAN,
+        OPENSORA,
+        OPENSORA_PLAN,
+        VCHITECT,
+        replace(LATTE, name="toy", pipeline="ToyPipeline"),
+    )
 }
 
 
 def find_spec(module: nn.Module, pipeline: object) -> ModelSpec:
-    """The spec for a transformer in a pipeline: made for the pipeline's class, else for the nearest base class.
+    """The spec for a transformer in a pipeline: made for the pipeline's class, else for the nearest base.
 
     Raises:
         ValueError: if the class of the transformer is unknown; says which are known and what to do.

@@ -28,7 +28,8 @@ class Attention:
 
     Attributes:
         kinds: which of the model's attention kinds (`ModelSpec.attention`: `"spatial"`, `"temporal"`,
-            `"joint"`, `"self"`, `"cross"` ...); empty = every kind except `"cross"`.
+            `"joint"`, `"self"`, `"cross"` ...); empty = all self-attention: every kind that does not end in
+            `cross`.
     """
 
     kinds: tuple[str, ...] = ()
@@ -43,7 +44,7 @@ class Attention:
     def covers(self, kind: str, block: int) -> bool:
         """Whether attention modules of this kind belong to the site, in whatever block."""
         del block
-        return kind in self.kinds if self.kinds else kind != "cross"
+        return kind in self.kinds if self.kinds else not kind.endswith("cross")
 
 
 @dataclass(frozen=True)
