@@ -111,7 +111,12 @@ class AutoencoderKLOpenSora(ModelMixin, AutoencoderMixin, ConfigMixin):
         return (self._latent_frames(num_frames), sides[0] // cell, sides[1] // cell)
 
     def possible_num_frames(self, latent_frames: int) -> range:
-        """The lengths of videos whose latents have `latent_frames` frames (of 15: 51 alone; of 2: 5 to 8)."""
+        """The lengths of videos whose latents have `latent_frames` frames (of 15: 51 alone; of 2: 5 to 8).
+
+        Raises:
+            ValueError: no frame.
+        """
+        require(latent_frames >= 1, "latent_frames", latent_frames, "at least 1")
         longest = self.temporal_vae.factor * latent_frames
         lengths = [n for n in range(1, longest + 1) if self._latent_frames(n) == latent_frames]
         return range(lengths[0], lengths[-1] + 1)
