@@ -19,6 +19,8 @@ from . import (
     opensora_text,
     opensora_vae,
     pending,
+    rflow,
+    stdit3,
     trajectory,
     units,
     vectors,
@@ -26,7 +28,18 @@ from . import (
 from .folder import folders
 from .report import Case, Result
 
-KINDS = (forward, trajectory, vectors, units, bands, opensora_text, opensora_vae, opensora_cached)
+KINDS = (
+    forward,
+    trajectory,
+    vectors,
+    units,
+    bands,
+    opensora_text,
+    opensora_vae,
+    opensora_cached,
+    stdit3,
+    rflow,
+)
 
 
 def find_cases(root: Path) -> Iterator[Case]:
