@@ -1,7 +1,7 @@
 """Parallel attention of Vchitect-2.0: within frames, across frames, and to the text of the first frame.
 
 Shape suffixes: B samples, F frames, S image tokens of a frame, L text tokens, N = S + L, D width, H heads,
-E width of a head. Rows are frames, sample by sample.
+E width of a head.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ SPATIAL_WEIGHT = 1.1  # of attention within frames, beside attention to the text
 ROTARY_THETA = 1e6
 
 Rotary = tuple[torch.Tensor, torch.Tensor]
+Text = tuple[torch.Tensor, torch.Tensor, torch.Tensor]  # query, key and value, (B, F, L, D) each
 
 
 def rotary_table(num_frames: int, head_dim: int, scaling: float, device: torch.device) -> Rotary:
@@ -74,8 +75,8 @@ class VchitectAttention(nn.Module):
         """Attend.
 
         Args:
-            hidden_states: normed image tokens (B * F, S, D).
-            encoder_hidden_states: normed text tokens (B * F, L, D).
+            hidden_states: normed image tokens (B, F * S, D), frame by frame.
+            encoder_hidden_states: normed text tokens (B, F * L, D); each frame has its own.
             num_frames: F; a single frame has no attention across frames.
             rotary_emb: `rotary_table` of the frames.
 
@@ -83,57 +84,39 @@ class VchitectAttention(nn.Module):
             What to add to the image tokens, and, but in the last block, what to add to the text tokens; both
             before their gates.
         """
-        num_tokens = hidden_states.shape[1]
-        text = tuple(
-            project(encoder_hidden_states) for project in (self.add_q_proj, self.add_k_proj, self.add_v_proj)
-        )
-        joint = SPATIAL_WEIGHT * self._within_frames(hidden_states, text)
-        joint = joint + self._to_first_text(hidden_states, text, num_frames)
-        image = self.to_out(joint[:, :num_tokens])
-        temporal = self._across_frames(hidden_states, text, num_frames, rotary_emb)
-        if temporal is not None:
-            image = image + self.to_out_temporal(temporal[:, :num_tokens])
-        if self.is_last:
-            return (image,)
-        words = self.to_add_out(joint[:, num_tokens:])
-        if temporal is not None:
-            words = words + self.to_add_out_temporal(temporal[:, num_tokens:])
-        return image, words
+        image_BFSD = hidden_states.unflatten(1, (num_frames, -1))
+        text_BFLD = encoder_hidden_states.unflatten(1, (num_frames, -1))
+        text = self.add_q_proj(text_BFLD), self.add_k_proj(text_BFLD), self.add_v_proj(text_BFLD)
+        joint = SPATIAL_WEIGHT * self._within_frames(image_BFSD, text) + self._to_text(image_BFSD, text)
+        num_tokens = image_BFSD.shape[2]
+        image = self.to_out(joint[:, :, :num_tokens])
+        words = None if self.is_last else self.to_add_out(joint[:, :, num_tokens:])
+        if num_frames > 1:
+            temporal = self._across_frames(image_BFSD, text, rotary_emb)
+            image = image + self.to_out_temporal(temporal[:, :, :num_tokens])
+            if words is not None:
+                words = words + self.to_add_out_temporal(temporal[:, :, num_tokens:])
+        return tuple(stream.flatten(1, 2) for stream in (image, words) if stream is not None)
 
-    def _within_frames(self, hidden_states: torch.Tensor, text: tuple[torch.Tensor, ...]) -> torch.Tensor:
-        """Image and text tokens of each frame, (B * F, N, D)."""
-        image = (self.to_q(hidden_states), self.to_k(hidden_states), self.to_v(hidden_states))
-        query, key, value = (torch.cat(pair, dim=1) for pair in zip(image, text, strict=True))
-        return self._attend(query, key, value)
+    def _within_frames(self, image_BFSD: torch.Tensor, text: Text) -> torch.Tensor:
+        """Image and text tokens of each frame among themselves, (B, F, N, D)."""
+        image = self.to_q(image_BFSD), self.to_k(image_BFSD), self.to_v(image_BFSD)
+        query, key, value = (torch.cat(pair, dim=2).flatten(0, 1) for pair in zip(image, text, strict=True))
+        return self._attend(query, key, value).unflatten(0, image_BFSD.shape[:2])
 
-    def _to_first_text(
-        self, hidden_states: torch.Tensor, text: tuple[torch.Tensor, ...], num_frames: int
-    ) -> torch.Tensor:
-        """All tokens of a video look at the text tokens of its first frame, (B * F, N, D)."""
-        query = torch.cat([self.to_q_cross(hidden_states), text[0]], dim=1)
-        query = query.unflatten(0, (-1, num_frames)).flatten(1, 2)
-        key, value = (words.unflatten(0, (-1, num_frames))[:, 0] for words in text[1:])
-        attended = self._attend(query, key, value).unflatten(1, (num_frames, -1))
-        return self.to_out_context(attended.flatten(0, 1))
+    def _to_text(self, image_BFSD: torch.Tensor, text: Text) -> torch.Tensor:
+        """All tokens of a video look at the text tokens of its first frame, (B, F, N, D)."""
+        query = torch.cat([self.to_q_cross(image_BFSD), text[0]], dim=2)
+        attended = self._attend(query.flatten(1, 2), text[1][:, 0], text[2][:, 0])
+        return self.to_out_context(attended.unflatten(1, query.shape[1:3]))
 
-    def _across_frames(
-        self,
-        hidden_states: torch.Tensor,
-        text: tuple[torch.Tensor, ...],
-        num_frames: int,
-        rotary_emb: Rotary,
-    ) -> torch.Tensor | None:
-        """Each token position, of image and of text, through time: (B * F, N, D); None for single frames."""
-        if num_frames == 1:
-            return None
-        image = (self.to_q_temp(hidden_states), self.to_k_temp(hidden_states), self.to_v_temp(hidden_states))
-        num_tokens = image[0].shape[1] + text[0].shape[1]
-        query, key, value = (
-            torch.cat(pair, dim=1).unflatten(0, (-1, num_frames)).transpose(1, 2).flatten(0, 1)
-            for pair in zip(image, text, strict=True)
-        )
-        attended = self._attend(query, key, value, rotary_emb).unflatten(0, (-1, num_tokens))
-        return attended.transpose(1, 2).flatten(0, 1)
+    def _across_frames(self, image_BFSD: torch.Tensor, text: Text, rotary_emb: Rotary) -> torch.Tensor:
+        """Each token position, of image and of text, looks at itself through time, (B, F, N, D)."""
+        image = self.to_q_temp(image_BFSD), self.to_k_temp(image_BFSD), self.to_v_temp(image_BFSD)
+        joint = [torch.cat(pair, dim=2).transpose(1, 2) for pair in zip(image, text, strict=True)]
+        query, key, value = (tokens.flatten(0, 1) for tokens in joint)
+        attended = self._attend(query, key, value, rotary_emb)
+        return attended.unflatten(0, joint[0].shape[:2]).transpose(1, 2)
 
     def _attend(
         self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, rotary_emb: Rotary | None = None

@@ -3,9 +3,10 @@
 "Vchitect-2.0: Parallel Transformer for Scaling Up Video Diffusion Models", arXiv 2501.08453, section 3;
 module names are those of the released checkpoint (Vchitect/Vchitect-2.0-2B).
 
-Differs from the reference in: batches of several videos; the text has one row per frame from the beginning
-(the same numbers, one layout in all blocks); rotary angles only of the frames at hand; a single frame leaves
-out attention across frames, which the reference multiplies by 0.
+Differs from the reference in: batches of several videos; every frame has its own text tokens from the
+beginning, where the reference has one row before block 0 (the same numbers); frames lie behind one another
+along the tokens; rotary angles only of the frames at hand; a single frame leaves out attention across frames,
+which the reference multiplies by 0.
 """
 
 from __future__ import annotations
@@ -60,9 +61,9 @@ class VchitectBlock(nn.Module):
         """Both streams after the block; the last block hands the text on as it is.
 
         Args:
-            hidden_states: image tokens (B * F, S, D).
-            encoder_hidden_states: text tokens (B * F, L, D).
-            temb: timestep and pooled text (B * F, D).
+            hidden_states: image tokens (B, F * S, D), frame by frame.
+            encoder_hidden_states: text tokens (B, F * L, D); each frame has its own.
+            temb: timestep and pooled text (B, D).
             num_frames: F.
             rotary_emb: angles of the frames.
         """
@@ -193,20 +194,19 @@ class VchitectTransformer3DModel(ModelMixin, ConfigMixin):
         self._check_latents(hidden_states)
         batch, num_frames, _, height, width = hidden_states.shape
         temb = self.time_text_embed(timestep.expand(batch), pooled_projections.expand(batch, -1))
-        temb = temb.repeat_interleave(num_frames, dim=0)
-        words = self.context_embedder(encoder_hidden_states).expand(batch, -1, -1)
-        words = words.repeat_interleave(num_frames, dim=0)
+        words = self.context_embedder(encoder_hidden_states).expand(batch, -1, -1).repeat(1, num_frames, 1)
         rotary_emb = rotary_table(
             num_frames,
             self.config["attention_head_dim"],
             self.config["rope_scaling_factor"],
             hidden_states.device,
         )
-        image = self.pos_embed(hidden_states.flatten(0, 1)).contiguous()
+        image = self.pos_embed(hidden_states.flatten(0, 1)).unflatten(0, (batch, num_frames)).flatten(1, 2)
         for block in self.transformer_blocks:
             image, words = block(image, words, temb, num_frames, rotary_emb)
         patches = self.proj_out(self.norm_out(image, temb))
-        sample = self._unpatchify(patches, height, width).unflatten(0, (batch, num_frames))
+        sample = self._unpatchify(patches.unflatten(1, (num_frames, -1)).flatten(0, 1), height, width)
+        sample = sample.unflatten(0, (batch, num_frames))
         return Transformer2DModelOutput(sample=sample) if return_dict else (sample,)
 
     def _check_latents(self, latents: torch.Tensor) -> None:
