@@ -75,14 +75,21 @@ def read_file(path: Path) -> State:
     return content
 
 
-def load_weights(module: Module, state: State, source: str | Path, optional: Collection[str] = ()) -> Module:
+def load_weights(
+    module: Module,
+    state: State,
+    source: str | Path,
+    optional: Collection[str] = (),
+    dtype: torch.dtype | None = None,
+) -> Module:
     """Put checkpoint tensors into a module made on the meta device or with values; every key must fit.
 
     Args:
-        module: gets the tensors themselves (no copy), in its own dtype.
+        module: gets the tensors themselves (no copy, unless their dtype is another).
         state: tensors by the module's own key names.
         source: named in errors.
         optional: keys that may be absent; the module keeps its value.
+        dtype: of floating-point tensors; None = the module's own dtypes.
 
     Returns:
         The module.
@@ -94,7 +101,10 @@ def load_weights(module: Module, state: State, source: str | Path, optional: Col
     if problems:
         raise ValueError(f"checkpoint {source} does not fit {type(module).__name__}: {'; '.join(problems)}")
     own = module.state_dict(keep_vars=True)
-    fitting = {key: value.to(own[key].dtype) for key, value in state.items()}
+    fitting = {
+        key: value.to(dtype if dtype and own[key].is_floating_point() else own[key].dtype)
+        for key, value in state.items()
+    }
     module.load_state_dict(fitting, strict=False, assign=True)
     return module
 
