@@ -229,6 +229,7 @@ class STDiT3(ModelMixin, ConfigMixin):
         timestep = match_rows("timestep", timestep, num_rows).to(dtype)
         time, time_zero, modulation = self._embed_time(timestep, match_rows("fps", fps, num_rows), frame_mask)
         text, text_mask = self._embed_text(encoder_hidden_states.to(dtype), encoder_attention_mask, num_rows)
+        height, width = match_rows("height", height, num_rows), match_rows("width", width, num_rows)
         scale = (height[:1].float() * width[:1].float()).sqrt() / self.config["input_sq_size"]
         positions_SC = patch_positions(text.shape[-1], rows, columns, scale).to(dtype)
         x_BNC = self.x_embedder(hidden_states.to(dtype)) + positions_SC.repeat(num_frames, 1)
@@ -284,12 +285,9 @@ def match_rows(name: str, value: Tensor, num_rows: int, *shape: int | None) -> T
     Raises:
         ValueError: another shape.
     """
-    sizes = tuple(value.shape[1:])
-    fits = len(sizes) == len(shape) and all(
-        want in (None, size) for want, size in zip(shape, sizes, strict=True)
-    )
-    fits = fits and value.shape[0] > 0 and num_rows % value.shape[0] == 0
+    fits = value.ndim == 1 + len(shape) and value.shape[0] > 0 and num_rows % value.shape[0] == 0
+    fits = fits and all(want in (None, size) for want, size in zip(shape, value.shape[1:], strict=True))
     wanted = ", ".join(["B", *("any" if want is None else str(want) for want in shape)])
     require(fits, name, tuple(value.shape), f"({wanted}) where B is {num_rows} or a divisor of it")
     times = num_rows // value.shape[0]
-    return value if times == 1 else value.repeat(times, *[1] * len(sizes))
+    return value if times == 1 else value.repeat(times, *[1] * len(shape))
