@@ -19,6 +19,9 @@ from diffusers import (
     WanTransformer3DModel,
 )
 
+from keystep.models.vchitect.pipeline import VchitectPipeline
+from keystep.models.vchitect.transformer import VchitectTransformer3DModel
+
 STEPS = 16
 TEXT = 7
 TEXT_WIDTH = 20
@@ -33,14 +36,20 @@ class Zoo:
     size: dict[str, int]
     latent: tuple[int, ...]  # one sample
     layouts: tuple[str, ...]  # what its pipeline does
+    is_pooled: bool = False  # takes a pooled embedding of the prompt too
 
     def arguments(
         self, batch: int = 1, seed: int = 0, steps: int = STEPS, scale: float = 4.0
     ) -> dict[str, Any]:
         generator = torch.Generator().manual_seed(seed)
+        texts = {
+            name: torch.randn(batch, TEXT, TEXT_WIDTH, generator=generator)
+            for name in ("prompt_embeds", "negative_prompt_embeds")
+        }
+        pooled = {name.replace("prompt", "pooled_prompt"): text.mean(1) for name, text in texts.items()}
         return {
-            "prompt_embeds": torch.randn(batch, TEXT, TEXT_WIDTH, generator=generator),
-            "negative_prompt_embeds": torch.randn(batch, TEXT, TEXT_WIDTH, generator=generator),
+            **texts,
+            **(pooled if self.is_pooled else {}),
             "latents": torch.randn(batch, *self.latent, generator=generator),
             "num_inference_steps": steps,
             "guidance_scale": scale,
@@ -63,6 +72,8 @@ class Zoo:
             "encoder_hidden_states": text,
             "return_dict": False,
         }
+        if self.is_pooled:
+            arguments["pooled_projections"] = text.mean(1)
         config = pipe.transformer.config
         if config.get("use_rotary_positional_embeddings"):
             arguments["image_rotary_emb"] = pipe._prepare_rotary_positional_embeddings(
@@ -171,6 +182,23 @@ def wan22() -> WanPipeline:
     )
 
 
+def vchitect() -> VchitectPipeline:
+    transformer = VchitectTransformer3DModel(
+        sample_size=8,
+        in_channels=4,
+        num_layers=4,
+        attention_head_dim=8,
+        num_attention_heads=2,
+        joint_attention_dim=TEXT_WIDTH,
+        caption_projection_dim=16,
+        pooled_projection_dim=TEXT_WIDTH,
+        out_channels=4,
+        pos_embed_max_size=6,
+    )
+    scheduler = FlowMatchEulerDiscreteScheduler(shift=3.0)
+    return quiet(VchitectPipeline(randomize(transformer), scheduler))
+
+
 def quiet(pipe: Any) -> Any:
     pipe.set_progress_bar_config(disable=True)
     return pipe
@@ -188,4 +216,12 @@ COGVIDEOX15 = Zoo(
 )
 WAN = Zoo("wan", wan, {"num_frames": 9, "height": 64, "width": 64}, (4, 3, 8, 8), ("separate",))
 WAN22 = Zoo("wan22", wan22, {"num_frames": 9, "height": 64, "width": 64}, (4, 3, 8, 8), ("separate",))
-ZOO = (LATTE, COGVIDEOX, COGVIDEOX5B, COGVIDEOX15, WAN, WAN22)
+VCHITECT = Zoo(
+    "vchitect",
+    vchitect,
+    {"num_frames": 3, "height": 64, "width": 64},
+    (3, 4, 8, 8),
+    ("separate",),
+    is_pooled=True,
+)
+ZOO = (LATTE, COGVIDEOX, COGVIDEOX5B, COGVIDEOX15, WAN, WAN22, VCHITECT)

@@ -99,7 +99,7 @@ class Counters:
     `model`: the last projection. `cut()` ends an evaluation.
     """
 
-    def __init__(self, pipe: Any, kinds: tuple[str, ...] = ("attn1",)) -> None:
+    def __init__(self, pipe: Any, kinds: tuple[str, ...] = ("attn1", "attn")) -> None:
         self.now: Counter[str] = Counter()
         self.rows: list[Counter[str]] = []
         self._handles = []

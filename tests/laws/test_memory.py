@@ -56,7 +56,7 @@ def test_bytes_printed_equal_bytes_measured(zoo: Zoo, name: str) -> None:
     assert session.trace.peak_cache_bytes >= max(held)
 
 
-def entry_bytes(zoo: Zoo, batch: int, kinds: str = "attn1") -> tuple[int, int]:
+def entry_bytes(zoo: Zoo, batch: int, kinds: tuple[str, ...] = ("attn1", ".attn")) -> tuple[int, int]:
     """Bytes per branch of all cached attention outputs and of a split difference, from the plain model."""
     sizes: dict[str, int] = {}
     pipe = pipe_of(zoo)
@@ -111,8 +111,10 @@ def test_fastercache_keeps_only_what_its_schedule_will_use(zoo: Zoo, name: str, 
     trace = session.trace
     branches = ("uncond", "cond") if is_guided else ("cond",)
     expected = dict.fromkeys(range(1, STEPS + 1), 0)
-    for label in trace.rows[0].decisions:
-        entries = 2 if label == "attention" else 1
+    for rule in METHODS[name].policy(trace.model, STEPS).rules:
+        label, entries = rule.label, rule.how.num_entries
+        if label not in trace.rows[0].decisions:
+            continue  # stands aside without guidance
         for branch in branches if label == "attention" else ("uncond",):
             for k, count in needed(trace, label, entries, branch).items():
                 expected[k] += count * (attention if label == "attention" else split)
@@ -149,7 +151,6 @@ def test_no_view_pins_a_larger_storage(zoo: Zoo, name: str, batch: int, is_guide
 def test_adacache_holds_two_hidden_states(zoo: Zoo, name: str, batch: int) -> None:
     sizes = []
     pipe = pipe_of(zoo)
-    is_wan = zoo.name.startswith("wan")
     block = pipe.transformer.get_submodule("blocks" if zoo.name.startswith("wan") else "transformer_blocks")[
         0
     ]
@@ -162,8 +163,8 @@ def test_adacache_holds_two_hidden_states(zoo: Zoo, name: str, batch: int) -> No
     with keystep.accelerate(pipe, METHODS[name]) as session:
         zoo.sample(pipe, batch=batch, steps=12)
     handle.remove()
-    branches = 2 if is_wan else 1  # calls of an evaluation
-    assert session.trace.hidden_state_bytes == branches * sizes[0]
+    num_calls = 2 if zoo.layouts == ("separate",) else 1
+    assert session.trace.hidden_state_bytes == num_calls * sizes[0]
     assert 0 < session.trace.peak_cache_bytes <= 2.1 * session.trace.hidden_state_bytes
 
 
