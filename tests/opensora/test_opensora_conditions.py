@@ -21,16 +21,11 @@ def numbered(num_frames: int, reference: int) -> torch.Tensor:
 
 @pytest.mark.parametrize("case", RECORDED["cases"], ids=lambda case: case["mask_strategy"] or "none")
 def test_recorded_strategies(case):
-    strategy = case["mask_strategy"]
+    strategy, available, num_frames = case["mask_strategy"], case["ref_latent_frames"], case["latent_frames"]
     assert [list(astuple(condition)) for condition in conditions.parse(strategy)] == case["parsed"]
-    references = [numbered(frames, index) for index, frames in enumerate(case["ref_latent_frames"])]
-    latents, mask = conditions.apply(
-        torch.zeros(1, 2, case["latent_frames"], 3, 3),
-        [references],
-        [strategy],
-        clip=case["loop_i"],
-        chunk=case["align"],
-    )
+    references = [numbered(frames, index) for index, frames in enumerate(available)]
+    placed = conditions.place(strategy, available, num_frames, clip=case["loop_i"], chunk=case["align"])
+    latents, mask = conditions.apply(torch.zeros(1, 2, num_frames, 3, 3), [references], [placed])
     assert mask.tolist() == [case["mask"]]
     for value, frame in zip(case["z_after"], latents[0].unbind(1), strict=True):
         assert (frame == value).all()
@@ -39,11 +34,15 @@ def test_recorded_strategies(case):
 def test_videos_have_their_own_conditions_and_the_noise_stays_as_it_is():
     noise = torch.randn(3, 2, 10, 3, 3, generator=torch.Generator().manual_seed(0))
     before = noise.clone()
-    latents, mask = conditions.apply(
-        noise, [[numbered(1, 0)], [], [numbered(5, 1)]], ["0", "", "0,0,0,-5,5,1"]
-    )
+    references = [[numbered(1, 0)], [], [numbered(5, 1)]]
+    placed = [
+        conditions.place("0", [1], 10),
+        conditions.place("", [], 10),
+        conditions.place("0,0,0,-5,5,0.5", [5], 10),
+    ]
+    latents, mask = conditions.apply(noise, references, placed)
     assert torch.equal(noise, before)
-    assert mask.tolist() == [[0.0] + [1.0] * 9, [1.0] * 10, [1.0] * 10]
+    assert mask.tolist() == [[0.0] + [1.0] * 9, [1.0] * 10, [1.0] * 5 + [0.5] * 5]
     assert torch.equal(latents[0, :, 1:], before[0, :, 1:])
     assert torch.equal(latents[1], before[1])
     assert torch.equal(latents[2, :, 5:], numbered(5, 1))
@@ -62,12 +61,13 @@ def test_a_condition_writes_itself_as_a_strategy():
         ("0,0,0,0,1,0,0", "mask_strategy: given '0,0,0,0,1,0,0'"),
         ("-1", "clip: given -1"),
         ("0,0,0,0,0", "length: given 0"),
-        ("0,0,0,0,1,1.5", "edit_ratio: given 1.5, allowed: 0"),
-        ("0,2", "reference: given 2, allowed: one of 1 given"),
+        ("0,0,0,0,1,1", "edit_ratio: given 1.0, allowed: 0 .* to below 1"),
+        ("0,2", "reference: given 2, allowed: one of 1"),
         ("0,0,9", "reference_start: given 9, allowed: a frame of 5"),
         ("0,0,0,-11", "target_start: given -11, allowed: a frame of 10"),
+        ("0,0,0,0,5;0,0,0,5,5", "given 'all 10 latent frames kept', allowed: one left to sample"),
     ],
 )
 def test_bad_strategies(strategy, message):
     with pytest.raises(ValueError, match=message):
-        conditions.apply(torch.zeros(1, 2, 10, 3, 3), [[numbered(5, 0)]], [strategy])
+        conditions.place(strategy, [5], 10)

@@ -9,6 +9,12 @@ from tokenizers.pre_tokenizers import Whitespace
 from tokenizers.processors import TemplateProcessing
 from transformers import PreTrainedTokenizerFast, T5Config, T5EncoderModel
 
+from keystep.models.opensora.pipeline import OpenSoraPipeline
+from keystep.models.opensora.scheduler import RectifiedFlowScheduler
+from keystep.models.opensora.transformer import STDiT3
+from keystep.models.opensora.vae import AutoencoderKLOpenSora
+from tests.zoo import randomize
+
 WORDS = ["a", "red", "blue", "cat", "dog", "on", "hill", "aesthetic", "score", ":", ".", "6", "5"]
 
 
@@ -36,3 +42,30 @@ def tiny_text_encoder(width: int) -> T5EncoderModel:
         feed_forward_proj="gated-gelu",
     )
     return T5EncoderModel(config).eval()
+
+
+def tiny_transformer() -> STDiT3:
+    """Random everywhere, for 20 tokens of width 16."""
+    return randomize(STDiT3(hidden_size=32, depth=2, num_heads=2, caption_channels=16, model_max_length=20))  # type: ignore[return-value]
+
+
+def tiny_vae() -> AutoencoderKLOpenSora:
+    """Random, of the released layout: 4 x 8 x 8, chunks of 17 frames."""
+    torch.manual_seed(1)
+    return AutoencoderKLOpenSora(
+        block_out_channels=(8, 8, 8, 8),
+        layers_per_block=1,
+        norm_num_groups=4,
+        temporal_widths=(8, 8, 8, 8),
+        temporal_layers_per_block=1,
+        temporal_norm_num_groups=4,
+    ).eval()
+
+
+def tiny_pipeline() -> OpenSoraPipeline:
+    """All parts tiny; quiet."""
+    pipe = OpenSoraPipeline(
+        tiny_tokenizer(), tiny_text_encoder(16), tiny_transformer(), tiny_vae(), RectifiedFlowScheduler()
+    )
+    pipe.set_progress_bar_config(disable=True)
+    return pipe

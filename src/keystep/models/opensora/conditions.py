@@ -12,7 +12,7 @@ Shape suffixes: B videos, C latent channels, T latent frames, H/W latent grid.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import astuple, dataclass, fields
+from dataclasses import astuple, dataclass, fields, replace
 
 import torch
 
@@ -31,7 +31,7 @@ class Condition:
         reference_start: first latent frame taken from it; negative = from its end.
         target_start: latent frame of the video it goes to; negative = from its end.
         length: latent frames taken; fewer where the reference or the video ends.
-        edit_ratio: from 0 = kept as it is, to 1 = sampled freely.
+        edit_ratio: 0 = kept as it is, 0.3 = sampled from 30 % of the noise on; below 1.
     """
 
     clip: int = 0
@@ -75,8 +75,8 @@ def _parse_one(text: str) -> Condition:
 
 
 def check_edit_ratio(ratio: float, field: str = "edit_ratio") -> None:
-    """ValueError unless it is from 0 to 1."""
-    require(0 <= ratio <= 1, field, ratio, "0 (kept as it is) to 1 (sampled freely)")
+    """ValueError unless it is from 0 to below 1; at 1 nothing of the reference would be left."""
+    require(0 <= ratio < 1, field, ratio, "0 (kept as it is) to below 1 (the more, the freer)")
 
 
 def nearest_chunk(frame: int, num_frames: int, chunk: int = CHUNK) -> int:
@@ -87,44 +87,70 @@ def nearest_chunk(frame: int, num_frames: int, chunk: int = CHUNK) -> int:
     return index * chunk
 
 
-def apply(
-    latents_BCTHW: torch.Tensor,
-    references: Sequence[Sequence[torch.Tensor]],
-    strategies: Sequence[str],
+def place(
+    strategy: str,
+    reference_frames: Sequence[int],
+    num_frames: int,
     *,
     clip: int = 0,
     chunk: int | None = CHUNK,
+) -> list[Condition]:
+    """The conditions of a strategy that hold for a clip, with the frames they really take.
+
+    Args:
+        strategy: see the top of this file.
+        reference_frames: latent frames of each reference.
+        num_frames: latent frames of the video.
+        clip: which clip of a long video this is; conditions of others are left out.
+        chunk: starts are moved to multiples of this many latent frames; None = taken as they are.
+
+    Returns:
+        Conditions with starts from 0 and lengths that fit.
+
+    Raises:
+        ValueError: a condition names a reference or frames that are not there (says which are), or no frame
+            is left to sample.
+    """
+    field, placed = f"mask_strategy {strategy!r}", []
+    for condition in parse(strategy):
+        if condition.clip != clip:
+            continue
+        index = condition.reference
+        require(
+            index < len(reference_frames), f"{field}: reference", index, f"one of {len(reference_frames)}"
+        )
+        available = reference_frames[index]
+        start = _start(condition.reference_start, available, chunk, f"{field}: reference_start")
+        target = _start(condition.target_start, num_frames, chunk, f"{field}: target_start")
+        length = min(condition.length, num_frames - target, available - start)
+        placed.append(replace(condition, reference_start=start, target_start=target, length=length))
+    kept = {c.target_start + i for c in placed if c.edit_ratio == 0 for i in range(c.length)}
+    require(len(kept) < num_frames, field, f"all {num_frames} latent frames kept", "one left to sample")
+    return placed
+
+
+def apply(
+    latents_BCTHW: torch.Tensor,
+    references: Sequence[Sequence[torch.Tensor]],
+    placed: Sequence[Sequence[Condition]],
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Put reference frames into the starting noise.
 
     Args:
         latents_BCTHW: starting noise; not changed.
         references: for every video its references, each (C, T, H, W).
-        strategies: for every video its mask strategy.
-        clip: which clip of a long video this is; conditions of others are left out.
-        chunk: starts are moved to multiples of this many latent frames; None = taken as they are.
+        placed: for every video its conditions, from `place`.
 
     Returns:
         The latents, and the mask (B, T), float32: 1 = sampled, 0 = kept, between = the edit ratio.
-
-    Raises:
-        ValueError: a condition names a reference or frames that are not there; says which are.
     """
     latents_BCTHW = latents_BCTHW.clone()
-    num_frames = latents_BCTHW.shape[2]
-    mask_BT = torch.ones(len(latents_BCTHW), num_frames, device=latents_BCTHW.device)
-    for row, (given, strategy) in enumerate(zip(references, strategies, strict=True)):
-        for condition in parse(strategy):
-            if condition.clip != clip:
-                continue
-            field = f"mask_strategy {strategy!r}"
-            is_there = condition.reference < len(given)
-            require(is_there, f"{field}: reference", condition.reference, f"one of {len(given)} given")
-            source = given[condition.reference]
-            start = _start(condition.reference_start, source.shape[1], chunk, f"{field}: reference_start")
-            target = _start(condition.target_start, num_frames, chunk, f"{field}: target_start")
-            length = min(condition.length, num_frames - target, source.shape[1] - start)
-            latents_BCTHW[row, :, target : target + length] = source[:, start : start + length]
+    mask_BT = torch.ones(len(latents_BCTHW), latents_BCTHW.shape[2], device=latents_BCTHW.device)
+    for row, (given, of_row) in enumerate(zip(references, placed, strict=True)):
+        for condition in of_row:
+            start, target, length = condition.reference_start, condition.target_start, condition.length
+            frames = given[condition.reference][:, start : start + length]
+            latents_BCTHW[row, :, target : target + length] = frames
             mask_BT[row, target : target + length] = condition.edit_ratio
     return latents_BCTHW, mask_BT
 

@@ -17,6 +17,7 @@ from bs4 import MarkupResemblesLocatorWarning
 from diffusers.pipelines.latte.pipeline_latte import LattePipeline
 
 from keystep.errors import require
+from keystep.models.inputs import checked_prompts
 
 MAX_TOKENS = 300  # T5 tokens the transformer was trained with
 _FIRST_CLIP = "|0|"
@@ -102,6 +103,39 @@ def prepare_prompt(prompt: str, scores: Scores, clip: int = 0) -> str:
     """What T5 reads for a prompt at one clip of a long video: scores appended, then cleaned."""
     segments = [Segment(s.clip, clean(scores.append_to(s.text))) for s in split_clips(prompt)]
     return text_of_clip(segments, clip)
+
+
+def read_prompts(
+    prompt: str | list[str] | None,
+    embeds_BLC: torch.Tensor | None,
+    mask_BL: torch.Tensor | None,
+    widths: tuple[int, int],
+    scores: Scores,
+    clip: int,
+) -> list[str]:
+    """What T5 reads for every prompt; empty texts in the number of the embeddings, where those are given.
+
+    Args:
+        prompt: one text or several; None with embeddings.
+        embeds_BLC: instead of prompts.
+        mask_BL: of the embeddings' tokens; None = all count.
+        widths: the most tokens, and their width.
+        scores: appended.
+        clip: see `prepare_prompt`.
+
+    Raises:
+        ValueError: none or both of prompt and embeddings, or a wrong shape.
+    """
+    if embeds_BLC is None:
+        require(mask_BL is None, "prompt_attention_mask", "without prompt_embeds", "both or none")
+        return [prepare_prompt(text, scores, clip) for text in checked_prompts("prompt", prompt)]
+    require(prompt is None, "prompt", prompt, "None with prompt_embeds")
+    fits = embeds_BLC.ndim == 3 and 0 < embeds_BLC.shape[1] <= widths[0] and embeds_BLC.shape[2] == widths[1]
+    require(fits, "prompt_embeds", tuple(embeds_BLC.shape), f"(prompts, up to {widths[0]}, {widths[1]})")
+    if mask_BL is not None:
+        shape = tuple(embeds_BLC.shape[:2])
+        require(mask_BL.shape == shape, "prompt_attention_mask", tuple(mask_BL.shape), str(shape))
+    return [""] * len(embeds_BLC)
 
 
 def tokenize(tokenizer: Any, texts: Sequence[str], max_tokens: int) -> tuple[torch.Tensor, torch.Tensor]:

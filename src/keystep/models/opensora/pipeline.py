@@ -1,0 +1,363 @@
+"""Open-Sora 1.2: text to video, image to video and video to video, as an ordinary diffusers pipeline.
+
+After Open-Sora v1.2.0, `scripts/inference.py`. There is no negative prompt: guidance is against a learned
+text.
+
+Shape suffixes: B videos, C latent channels, T latent frames, H/W latent grid, L tokens, D text width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from accelerate.utils import align_module_device
+from diffusers.pipelines.pipeline_utils import DiffusionPipeline
+from diffusers.utils.torch_utils import randn_tensor
+from diffusers.video_processor import VideoProcessor
+from transformers import PreTrainedTokenizerBase, T5EncoderModel
+
+from keystep.errors import require
+from keystep.models import inputs
+from keystep.models.opensora import conditions, frames, loading, references, sizes, text
+from keystep.models.opensora.frame_mask import FrameSchedule
+from keystep.models.opensora.output import Frames, OpenSoraPipelineOutput
+from keystep.models.opensora.scheduler import RectifiedFlowScheduler
+from keystep.models.opensora.transformer import STDiT3
+from keystep.models.opensora.vae import AutoencoderKLOpenSora
+
+StepCallback = Callable[
+    ["OpenSoraPipeline", int, torch.Tensor, dict[str, torch.Tensor]], dict[str, torch.Tensor]
+]
+Value = TypeVar("Value")
+
+
+class OpenSoraPipeline(DiffusionPipeline):
+    """Open-Sora 1.2 (arXiv 2412.20404).
+
+    Args:
+        tokenizer: of T5.
+        text_encoder: T5-XXL's encoder.
+        transformer: predicts the velocity of the latents.
+        vae: the video autoencoder.
+        scheduler: rectified flow; its timesteps depend on the size and length of the video.
+    """
+
+    model_cpu_offload_seq = "text_encoder->transformer->vae"
+    _callback_tensor_inputs = ["latents"]
+
+    tokenizer: PreTrainedTokenizerBase
+    text_encoder: T5EncoderModel
+    transformer: STDiT3
+    vae: AutoencoderKLOpenSora
+    scheduler: RectifiedFlowScheduler
+
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        text_encoder: T5EncoderModel,
+        transformer: STDiT3,
+        vae: AutoencoderKLOpenSora,
+        scheduler: RectifiedFlowScheduler,
+    ) -> None:
+        super().__init__()
+        self.register_modules(
+            tokenizer=tokenizer,
+            text_encoder=text_encoder,
+            transformer=transformer,
+            vae=vae,
+            scheduler=scheduler,
+        )
+        self.video_processor = VideoProcessor(do_resize=False)
+        self._guidance_scale = 1.0
+        self._num_timesteps = 0
+        self._interrupt = False
+
+    @classmethod
+    def from_pretrained(  # type: ignore[override]
+        cls,
+        pretrained_model_name_or_path: str | Path,
+        *,
+        vae: Any = None,
+        text_encoder: Any = None,
+        tokenizer: Any = None,
+        transformer: Any = None,
+        scheduler: Any = None,
+        dtype: torch.dtype | None = None,
+        **kwargs: Any,
+    ) -> OpenSoraPipeline:
+        """Load the released weights, or what `save_pretrained` wrote.
+
+        Args:
+            pretrained_model_name_or_path: a folder or hub id of the released transformer (config.json and
+                weights), a folder that holds the released repositories under their names, or a folder or hub
+                id of a saved pipeline (model_index.json).
+            vae: folder, hub id or object instead of `loading.VAE`.
+            text_encoder: folder, hub id or object instead of `loading.TEXT_ENCODER`.
+            tokenizer: folder, hub id or object; None = where the text encoder is from.
+            transformer: object instead of the one there.
+            scheduler: object instead of a `RectifiedFlowScheduler`.
+            dtype: of all weights; None = float32, or what a saved pipeline has. `torch_dtype` means the same.
+            kwargs: for diffusers' own `from_pretrained`, saved pipelines only.
+
+        Raises:
+            ValueError: not found; another model or version (named); missing, extra or mis-shaped keys.
+        """
+        parts = {
+            "vae": vae,
+            "text_encoder": text_encoder,
+            "tokenizer": tokenizer,
+            "transformer": transformer,
+            "scheduler": scheduler,
+        }
+        parts = {name: part for name, part in parts.items() if part is not None}
+        dtype = dtype or kwargs.pop("torch_dtype", None)
+        folder = loading.find_pipeline(pretrained_model_name_or_path)
+        if loading.is_saved(folder):
+            options = {**kwargs, **parts} if dtype is None else {**kwargs, **parts, "dtype": dtype}
+            return super().from_pretrained(str(folder), **options)
+        require(not kwargs, "from_pretrained", sorted(kwargs), "these arguments with a saved pipeline only")
+        return cls(**loading.load_released(folder, dtype or torch.float32, **parts))
+
+    size_arguments = staticmethod(sizes.size_arguments)
+
+    @property
+    def guidance_scale(self) -> float:
+        """Weight of the prompt against the learned empty text in the current call."""
+        return self._guidance_scale
+
+    @property
+    def do_classifier_free_guidance(self) -> bool:
+        """Whether each transformer call holds an unconditional half."""
+        return self._guidance_scale > 1
+
+    @property
+    def num_timesteps(self) -> int:
+        """Transformer calls in the current generation."""
+        return self._num_timesteps
+
+    @property
+    def interrupt(self) -> bool:
+        """A callback sets ``pipe._interrupt = True`` to skip the remaining steps."""
+        return self._interrupt
+
+    def encode_prompt(
+        self,
+        prompts: Sequence[str],
+        num_videos_per_prompt: int = 1,
+        prompt_embeds: torch.Tensor | None = None,
+        prompt_attention_mask: torch.Tensor | None = None,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """What the transformer reads for prompts: their rows, then with guidance those of the learned text.
+
+        Args:
+            prompts: as T5 reads them; not looked at if there are embeddings.
+            num_videos_per_prompt: rows of each prompt.
+            prompt_embeds: (prompts, L, D).
+            prompt_attention_mask: (prompts, L); None = all ones.
+
+        Returns:
+            Embeddings (rows, L, D) in the transformer's dtype, and the mask (rows, L). The learned text is as
+            long as the prompt: the model was used that way.
+        """
+        device, dtype = self._execution_device, self.transformer.dtype
+        if prompt_embeds is None:
+            length = self.transformer.config["model_max_length"]
+            embeds, mask = text.embed(self.tokenizer, self.text_encoder, prompts, length, device)
+        else:
+            embeds, mask = prompt_embeds, prompt_attention_mask
+            mask = torch.ones(embeds.shape[:2]) if mask is None else mask
+        embeds = embeds.to(device, dtype).repeat_interleave(num_videos_per_prompt, dim=0)
+        mask = mask.to(device, torch.bool).repeat_interleave(num_videos_per_prompt, dim=0)
+        if not self.do_classifier_free_guidance:
+            return embeds, mask
+        embedder = self.transformer.y_embedder
+        with align_module_device(embedder):  # it may be offloaded
+            null = embedder.y_embedding[: embeds.shape[1]].to(device, dtype, copy=True)
+        return torch.cat([embeds, null.expand_as(embeds)]), torch.cat([mask, mask])
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        prompt: str | list[str] | None = None,
+        height: int | None = None,
+        width: int | None = None,
+        num_frames: int | str | None = None,
+        resolution: str | None = None,
+        aspect: str | None = None,
+        fps: float = 24,
+        image: frames.Images | None = None,
+        video: frames.Videos | None = None,
+        edit_ratio: float | None = None,
+        mask_strategy: str | list[str] | None = None,
+        clip_index: int = 0,
+        aesthetic_score: float | None = 6.5,
+        motion_score: float | None = None,
+        camera_motion: str | None = None,
+        num_inference_steps: int = 30,
+        guidance_scale: float = 7.0,
+        num_videos_per_prompt: int = 1,
+        generator: torch.Generator | list[torch.Generator] | None = None,
+        latents: torch.Tensor | None = None,
+        prompt_embeds: torch.Tensor | None = None,
+        prompt_attention_mask: torch.Tensor | None = None,
+        output_type: str = "pil",
+        return_dict: bool = True,
+        callback_on_step_end: StepCallback | None = None,
+        callback_on_step_end_tensor_inputs: Sequence[str] = ("latents",),
+    ) -> OpenSoraPipelineOutput | tuple[Frames]:
+        """Generate videos.
+
+        Args:
+            prompt: one text or several. "|0| a day |1| a night" changes it from clip to clip.
+            height: pixels; the video is rounded down to multiples of 8 (480 x 854 gives 480 x 848).
+            width: pixels.
+            num_frames: 1 (an image), from 17, or a trained duration such as "2s" (51, the default).
+            resolution: a trained size instead of height and width, e.g. "720p"; None = "480p".
+            aspect: height:width with resolution; None = "9:16".
+            fps: frames per second that the model is told; always 120 for an image.
+            image: becomes the first frame; one, or one a prompt. Resized and cropped to fill the video.
+            video: its last 17 frames become the first ones, so it goes on; one, or one a prompt. With a
+                `mask_strategy` the whole video is the reference.
+            edit_ratio: 0 = image and video are kept (the default), 0.3 = sampled from 30 % noise on; below 1.
+            mask_strategy: which latent frames come from where, see `conditions`; one, or one a prompt.
+                Reference 0 is the image, then comes the video.
+            clip_index: which clip of a longer video this is: selects the prompt's text and the conditions.
+            aesthetic_score: appended to prompts that do not say it; None = not.
+            motion_score: likewise; higher = more motion.
+            camera_motion: likewise, e.g. "pan right".
+            num_inference_steps: transformer calls; higher = finer, slower.
+            guidance_scale: above 1 switches guidance on, with rows (cond, uncond) in one transformer call.
+            num_videos_per_prompt: videos of each prompt, next to each other in the output.
+            generator: source of all noise; the same one gives the same video.
+            latents: the starting noise itself, (B, C, T, H, W).
+            prompt_embeds: instead of prompt, (prompts, L, D).
+            prompt_attention_mask: nonzero where `prompt_embeds` counts, (prompts, L); None = everywhere.
+            output_type: ``pil``, ``np``, ``pt`` or ``latent``; see `OpenSoraPipelineOutput`.
+            return_dict: False gives a plain tuple.
+            callback_on_step_end: called as ``callback(pipe, step, timestep, tensors)`` after every step;
+                ``latents`` in the dictionary it returns replace those of the pipeline.
+            callback_on_step_end_tensor_inputs: which tensors it gets; only ``latents`` exists.
+
+        Raises:
+            ValueError: an argument is out of range; the message names it, its value and what is allowed.
+
+        Warns:
+            PromptTruncatedWarning: a prompt is longer than the model reads; says what was cut.
+        """
+        size = sizes.size_arguments(
+            resolution=resolution, aspect=aspect, num_frames=num_frames, height=height, width=width
+        )
+        inputs.check_count("num_inference_steps", num_inference_steps)
+        inputs.check_count("num_videos_per_prompt", num_videos_per_prompt)
+        inputs.check_guidance(guidance_scale)
+        inputs.check_output_type(output_type)
+        inputs.check_callback_inputs(callback_on_step_end_tensor_inputs, self._callback_tensor_inputs)
+        require(fps > 0, "fps", fps, "a number above 0")
+        require(clip_index >= 0, "clip_index", clip_index, "0, 1, ...")
+        scores = text.Scores(aesthetic_score, motion_score, camera_motion)
+        widths = self.transformer.config["model_max_length"], self.transformer.config["caption_channels"]
+        prompts = text.read_prompts(prompt, prompt_embeds, prompt_attention_mask, widths, scores, clip_index)
+        shape = self._latent_shape(len(prompts) * num_videos_per_prompt, size)
+        inputs.check_generator(generator, shape[0])
+        inputs.check_latents(latents, shape)
+        given = references.read(image, video, mask_strategy, edit_ratio, len(prompts), clip_index)
+        placed = references.place(given, self.vae, size, clip_index)
+
+        self._guidance_scale = guidance_scale
+        self._interrupt = False
+        embeds, mask = self.encode_prompt(
+            prompts, num_videos_per_prompt, prompt_embeds, prompt_attention_mask
+        )
+        arguments = self._arguments(embeds, mask, fps, size)
+        noise = (
+            self._draw(shape, generator) if latents is None else latents.to(self._execution_device).float()
+        )
+        encoded = references.encode(given, self.vae, size, noise.device)
+        sample, frame_mask = conditions.apply(
+            noise, repeat(encoded, num_videos_per_prompt), repeat(placed, num_videos_per_prompt)
+        )
+        self.scheduler.set_timesteps(
+            num_inference_steps, device=self._execution_device, dtype=self.transformer.dtype, **size
+        )
+        schedule = FrameSchedule(frame_mask, self.scheduler) if any(placed) else None
+        timesteps = self.scheduler.timesteps
+        progress_bar: Any = self.progress_bar  # its decorator hides the signature from type checkers
+        self._num_timesteps = len(timesteps)
+        with progress_bar(total=len(timesteps)) as bar:
+            for step, timestep in enumerate(timesteps):
+                if self.interrupt:
+                    continue
+                if schedule is not None and schedule.needs_noise[step]:
+                    sample = schedule.begin(step, sample, self._draw(shape, generator))
+                active = None if schedule is None else schedule.active[step]
+                velocity = self._predict(sample, timestep, arguments, active)
+                sample = self.scheduler.step(velocity, timestep, sample, return_dict=False)[0]
+                if callback_on_step_end is not None:
+                    returned = callback_on_step_end(self, step, timestep, {"latents": sample})
+                    sample = returned.get("latents", sample)
+                bar.update()
+
+        decoded = self._decode(sample, size["num_frames"], output_type)
+        self.maybe_free_model_hooks()
+        return OpenSoraPipelineOutput(frames=decoded) if return_dict else (decoded,)
+
+    def _latent_shape(self, num_videos: int, size: dict[str, int]) -> tuple[int, ...]:
+        grid = self.vae.get_latent_size((size["num_frames"], size["height"], size["width"]))
+        return num_videos, self.transformer.config["in_channels"], *grid
+
+    def _draw(
+        self, shape: tuple[int, ...], generator: torch.Generator | list[torch.Generator] | None
+    ) -> torch.Tensor:
+        """Standard normal noise, float32 whatever the model's dtype, as latents are throughout."""
+        return randn_tensor(shape, generator=generator, device=self._execution_device, dtype=torch.float32)
+
+    def _arguments(
+        self, embeds: torch.Tensor, mask: torch.Tensor, fps: float, size: dict[str, int]
+    ) -> dict[str, torch.Tensor]:
+        """What the transformer gets beside latents and timestep, with as many rows."""
+        numbers = {
+            "fps": sizes.IMAGE_FPS if size["num_frames"] == 1 else fps,
+            "height": size["height"],
+            "width": size["width"],
+        }
+        rows = {name: embeds.new_full((len(embeds),), value) for name, value in numbers.items()}
+        return {"encoder_hidden_states": embeds, "encoder_attention_mask": mask, **rows}
+
+    def _predict(
+        self,
+        latents: torch.Tensor,
+        timestep: torch.Tensor,
+        arguments: dict[str, torch.Tensor],
+        active_BT: torch.Tensor | None,
+    ) -> torch.Tensor:
+        """Guided velocity, zero for frames that are not sampled at this step."""
+        copies = 2 if self.do_classifier_free_guidance else 1
+        rows = latents.repeat(copies, 1, 1, 1, 1)
+        # A frame mask of ones would only cost the embedding of a second timestep.
+        frame_mask = None if active_BT is None else active_BT.repeat(copies, 1)
+        output = self.transformer(
+            hidden_states=rows.to(self.transformer.dtype),
+            timestep=timestep.expand(len(rows)),
+            frame_mask=frame_mask,
+            return_dict=False,
+            **arguments,
+        )[0]
+        velocity = output.chunk(2, dim=1)[0]  # the second half is a variance that sampling does not use
+        if copies == 2:
+            cond, uncond = velocity.chunk(2)
+            velocity = uncond + self._guidance_scale * (cond - uncond)
+        return velocity if active_BT is None else velocity * active_BT[:, None, :, None, None]
+
+    def _decode(self, latents: torch.Tensor, num_frames: int, output_type: str) -> Frames:
+        if output_type == "latent":
+            return latents
+        video = self.vae.decode(latents.to(self.vae.dtype), num_frames, return_dict=False)[0]
+        return self.video_processor.postprocess_video(video.float(), output_type=output_type)
+
+
+def repeat(values: Sequence[Value], times: int) -> list[Value]:
+    """Every value `times` times, next to each other."""
+    return [value for value in values for _ in range(times)]
