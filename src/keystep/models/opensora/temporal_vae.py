@@ -1,7 +1,7 @@
 """Open-Sora 1.2's temporal autoencoder: four frames of 2D latents become one.
 
-A causal 3D autoencoder in the way of MAGVIT-2 (arXiv 2310.05737) that shrinks time alone. Behaves as Open-Sora
-v1.2.0, `opensora/models/vae/vae_temporal.py`; the attributes have the names of the released weights.
+A causal 3D autoencoder in the way of MAGVIT-2 (arXiv 2310.05737) that shrinks time alone. Behaves as in
+Open-Sora v1.2.0, `opensora/models/vae/vae_temporal.py`; attributes have the names of the released weights.
 All tensors are (B, C, T, H, W): samples, channels, frames, rows, columns.
 """
 
