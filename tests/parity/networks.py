@@ -16,9 +16,14 @@ from diffusers import (
     DDIMScheduler,
     LattePipeline,
     LatteTransformer3DModel,
+    PNDMScheduler,
 )
 from diffusers.models.embeddings import get_3d_rotary_pos_embed
 from safetensors.torch import load_file
+
+from keystep.models.opensora_plan.loading import build_transformer
+from keystep.models.opensora_plan.pipeline import OpenSoraPlanPipeline
+from keystep.models.opensora_plan.transformer import OpenSoraPlanTransformer3DModel
 
 from .folder import keys_of, nearest, read_json
 
@@ -40,6 +45,11 @@ def rotary_embedding(model: torch.nn.Module, latents: torch.Tensor) -> dict[str,
     return {"image_rotary_emb": table}
 
 
+def is_open_sora_plan(config: dict[str, Any]) -> bool:
+    """Whether a config is a released one of Open-Sora-Plan, which gives the size as (height, width)."""
+    return isinstance(config.get("sample_size"), list) and "compress_kv_factor" in config
+
+
 @dataclass(frozen=True)
 class Network:
     """A transformer class and what belongs to it.
@@ -53,6 +63,9 @@ class Network:
         size: arguments of the pipeline for latents of one shape.
         variance: whether the pipeline drops half of the output channels, as those of a learned variance.
         extras: further arguments of the forward.
+        is_config: tells configs in a format of their own; None = they hold arguments of `cls`.
+        build: makes the transformer from such a config, weights and their file.
+        has_default_scheduler: whether a folder without a scheduler config means the class's defaults.
     """
 
     preset: str
@@ -64,11 +77,25 @@ class Network:
     size: Callable[[torch.Size], dict[str, int]]
     variance: bool = False
     extras: Callable[[torch.nn.Module, torch.Tensor], dict[str, Any]] = field(default=no_extras)
+    is_config: Callable[[dict[str, Any]], bool] | None = None
+    build: Callable[[dict[str, Any], dict[str, torch.Tensor], Path], torch.nn.Module] | None = None
+    has_default_scheduler: bool = False
+
+    def reads(self, config: dict[str, Any]) -> bool:
+        """Whether a config is one of this class."""
+        if self.is_config is not None:
+            return self.is_config(config)
+        return set(config) <= set(inspect.signature(self.cls.__init__).parameters)
 
 
 def latte_size(shape: torch.Size) -> dict[str, int]:
     """Latents are (batch, channels, frames, height, width); the pipeline wants pixels."""
     return {"video_length": shape[2], "height": 8 * shape[3], "width": 8 * shape[4]}
+
+
+def opensora_plan_size(shape: torch.Size) -> dict[str, int]:
+    """Latents are (batch, channels, frames, height, width); the pipeline wants pixels and video frames."""
+    return {"num_frames": 4 * (shape[2] - 1) + 1, "height": 8 * shape[3], "width": 8 * shape[4]}
 
 
 def cogvideox_size(shape: torch.Size) -> dict[str, int]:
@@ -97,6 +124,19 @@ NETWORKS = (
         cogvideox_size,
         extras=rotary_embedding,
     ),
+    Network(
+        "opensora-plan",
+        OpenSoraPlanTransformer3DModel,
+        "temporal_transformer_blocks.0.attn1.to_q.weight",
+        OpenSoraPlanPipeline,
+        PNDMScheduler,
+        1,
+        opensora_plan_size,
+        variance=True,
+        is_config=is_open_sora_plan,
+        build=build_transformer,
+        has_default_scheduler=True,
+    ),
 )
 
 
@@ -110,8 +150,11 @@ class Source:
 
     def build(self) -> torch.nn.Module:
         """The transformer, strictly loaded, in float32."""
+        state = load_file(self.weights)
+        if self.network.build is not None:
+            return self.network.build(self.config, state, self.weights)
         model = self.network.cls(**self.config)
-        model.load_state_dict(load_file(self.weights), strict=True)
+        model.load_state_dict(state, strict=True)
         return model.eval()
 
 
@@ -132,7 +175,7 @@ def find_source(folder: Path) -> Source | str:
     for path in configs:
         config = {key: value for key, value in read_json(path).items() if not key.startswith("_")}
         for network in NETWORKS:
-            if set(config) <= set(inspect.signature(network.cls.__init__).parameters):
+            if network.reads(config):
                 return Source(network, config, weights_of(network, weights, folder))
     return f"{configs[0].name} describes a native model that keystep does not run yet"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
 
@@ -61,19 +62,37 @@ def guided(output: torch.Tensor, scale: float, latents: torch.Tensor, channels: 
 def constant_guidance(recording: Recording, scheduler: Any, channels: int) -> float:
     """The guidance scale of a recording that does not say it.
 
-    A scheduler step is affine in the guided prediction, so the recorded outputs and latents tell the scale:
-    least squares over all steps, rounded to thousandths. Uses recorded tensors only, so it hides no error.
+    A scheduler step is affine in the guided predictions so far, so the recorded outputs and latents tell the
+    scale: least squares over all steps, rounded to thousandths. Uses recorded tensors only, so it hides no
+    error.
     """
     if recording.branches == 1:
         return 1.0
     numerator = denominator = 0.0
+    samplers = [(deepcopy(scheduler), scale) for scale in (0.0, 1.0)]  # some remember earlier predictions
     for k, t in enumerate(recording.times):
         before, after = recording.latents[k].double(), recording.latents[k + 1].double()
-        predictions = (guided(recording.outputs[k].double(), scale, before, channels) for scale in (0.0, 1.0))
-        at_0, at_1 = (scheduler.step(each, t, before, return_dict=False)[0] for each in predictions)
+        output = recording.outputs[k].double()
+        at_0, at_1 = (
+            sampler.step(guided(output, scale, before, channels), t, before, return_dict=False)[0]
+            for sampler, scale in samplers
+        )
         numerator += ((after - at_0) * (at_1 - at_0)).sum().item()
         denominator += (at_1 - at_0).square().sum().item()
     return round(numerator / denominator, 3)
+
+
+def num_steps(scheduler: Any, num_evaluations: int) -> int:
+    """The sampling steps that a scheduler makes so many model evaluations of; leaves it set to them.
+
+    Raises:
+        ValueError: no number of steps does.
+    """
+    for steps in range(num_evaluations, 0, -1):
+        scheduler.set_timesteps(steps)
+        if len(scheduler.timesteps) == num_evaluations:
+            return steps
+    raise ValueError(f"{type(scheduler).__name__} has no run of {num_evaluations} evaluations")
 
 
 @dataclass(frozen=True)
@@ -133,7 +152,7 @@ def run_pipeline(
             prompt_embeds=positive,
             negative_prompt_embeds=negative,
             latents=first,
-            num_inference_steps=len(recording.times),
+            num_inference_steps=num_steps(scheduler, len(recording.times)),
             output_type="latent",
             callback_on_step_end=keep,
             **source.network.size(first.shape),

@@ -19,9 +19,10 @@ from keystep.when import Always
 
 from .decisions import BANDS, Log, compare_log, find_log
 from .folder import keys_of, nearest, read_json
+from .forward import without_images
 from .networks import Source, find_source
 from .report import Case, Result, compare_series, not_run
-from .sampling import Free, Recording, constant_guidance, run_pipeline, run_session
+from .sampling import Free, Recording, constant_guidance, num_steps, run_pipeline, run_session
 
 NEVER_SKIPS = Policy(
     (Rule(Branch("uncond"), Always(), FrequencyBands()), Rule(Attention(), Always(), Hold())), "never skips"
@@ -53,7 +54,7 @@ def run(name: str, path: Path) -> Iterator[Result]:
     recording = read(tensors, log)
     method = method_of(variant, source.network.preset, len(recording.times))
     if "latents" in keys_of(path):
-        config = read_json(scheduler_config(path.parent, prefix))
+        config = read_scheduler_config(path.parent, prefix, source.network.has_default_scheduler)
         yield from run_free(name, source, recording, method, log, config)
     else:
         yield from run_fed(name, source, recording, method, log)
@@ -85,12 +86,12 @@ def log_of(path: Path, prefix: str, variant: str, num_evaluations: int) -> Log |
     return [{key: value for key, value in entry.items() if key not in own} for entry in log]
 
 
-def scheduler_config(folder: Path, prefix: str) -> Path:
+def read_scheduler_config(folder: Path, prefix: str, has_default: bool) -> dict[str, Any]:
     """The config of a diffusers scheduler: of the same prefix, if there are several."""
     found = nearest(folder, f"{prefix}scheduler_config.json", "*scheduler_config.json")
-    if not found:
+    if not found and not has_default:
         raise FileNotFoundError(f"no scheduler config in {folder.name}/ or its parent")
-    return found[0]
+    return read_json(found[0]) if found else {}
 
 
 def read(tensors: dict[str, torch.Tensor], log: Log | None) -> Recording:
@@ -100,7 +101,7 @@ def read(tensors: dict[str, torch.Tensor], log: Log | None) -> Recording:
     guidance = tensors["guidance"].expand(len(outputs)).tolist() if "guidance" in tensors else None
     latents = tensors["latents"] if "latents" in tensors else tensors["x"]
     times = tensors["timesteps"] if "timesteps" in tensors else times_of(log, len(outputs))
-    return Recording(latents, outputs, tensors[names[0]], times, guidance)
+    return Recording(latents, outputs, without_images(tensors[names[0]]), times, guidance)
 
 
 def times_of(log: Log | None, num_evaluations: int) -> torch.Tensor:
@@ -124,7 +125,7 @@ def run_free(
 ) -> Iterator[Result]:
     """From the first latents to the last, by hand and through a pipeline; outputs and latents compared."""
     scheduler = source.network.scheduler.from_config(config)
-    scheduler.set_timesteps(len(recording.times))
+    num_steps(scheduler, len(recording.times))
     unequal = (scheduler.timesteps != recording.times).sum().item()
     yield Result(f"{name} timesteps", float(unequal), note=f"of {len(recording.times)} evaluations")
     constant = constant_guidance(recording, scheduler, source.network.channels)
