@@ -16,6 +16,7 @@ from . import (
     bands,
     forward,
     opensora_cached,
+    opensora_plan,
     opensora_text,
     opensora_vae,
     pending,
@@ -37,6 +38,7 @@ KINDS = (
     opensora_text,
     opensora_vae,
     opensora_cached,
+    opensora_plan,
     stdit3,
     rflow,
 )
