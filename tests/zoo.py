@@ -19,6 +19,8 @@ from diffusers import (
     WanTransformer3DModel,
 )
 
+from keystep.models.opensora_plan.pipeline import OpenSoraPlanPipeline
+from keystep.models.opensora_plan.transformer import OpenSoraPlanTransformer3DModel
 from keystep.models.vchitect.pipeline import VchitectPipeline
 from keystep.models.vchitect.transformer import VchitectTransformer3DModel
 
@@ -94,8 +96,8 @@ def randomize(module: torch.nn.Module, seed: int = 0) -> torch.nn.Module:
     return module.eval()
 
 
-def latte() -> LattePipeline:
-    transformer = LatteTransformer3DModel(
+def latte_transformer(cls: Any = LatteTransformer3DModel) -> torch.nn.Module:
+    transformer = cls(
         num_attention_heads=2,
         attention_head_dim=8,
         in_channels=4,
@@ -113,8 +115,20 @@ def latte() -> LattePipeline:
         caption_channels=TEXT_WIDTH,
         video_length=3,
     )
-    scheduler = DDIMScheduler(beta_schedule="linear", beta_end=0.02, clip_sample=False)
-    return quiet(LattePipeline(None, None, None, randomize(transformer), scheduler))
+    return randomize(transformer)
+
+
+def linear_ddim() -> DDIMScheduler:
+    return DDIMScheduler(beta_schedule="linear", beta_end=0.02, clip_sample=False)
+
+
+def latte() -> LattePipeline:
+    return quiet(LattePipeline(None, None, None, latte_transformer(), linear_ddim()))
+
+
+def opensora_plan() -> OpenSoraPlanPipeline:
+    transformer = latte_transformer(OpenSoraPlanTransformer3DModel)
+    return quiet(OpenSoraPlanPipeline(None, None, None, transformer, linear_ddim()))
 
 
 def cogvideox(**config: Any) -> CogVideoXPipeline:
@@ -205,6 +219,9 @@ def quiet(pipe: Any) -> Any:
 
 
 LATTE = Zoo("latte", latte, {"video_length": 3, "height": 64, "width": 64}, (4, 3, 8, 8), ("batched",))
+OPENSORA_PLAN = Zoo(
+    "opensora-plan", opensora_plan, {"num_frames": 9, "height": 64, "width": 64}, (4, 3, 8, 8), ("batched",)
+)
 COGVIDEOX = Zoo(
     "cogvideox", cogvideox, {"num_frames": 9, "height": 64, "width": 64}, (3, 4, 8, 8), ("batched",)
 )
@@ -224,4 +241,4 @@ VCHITECT = Zoo(
     ("separate",),
     is_pooled=True,
 )
-ZOO = (LATTE, COGVIDEOX, COGVIDEOX5B, COGVIDEOX15, WAN, WAN22, VCHITECT)
+ZOO = (LATTE, COGVIDEOX, COGVIDEOX5B, COGVIDEOX15, WAN, WAN22, VCHITECT, OPENSORA_PLAN)
