@@ -154,6 +154,18 @@ def test_joining_frames_are_noised_to_the_level_of_their_step_and_no_others() ->
         torch.testing.assert_close(begun[:, :, 1], expected)
 
 
+def test_a_run_that_begins_late_noises_edited_frames_at_once() -> None:
+    scheduler = scheduler_for()
+    scheduler.timesteps = scheduler.timesteps[scheduler.timesteps < 900]
+    schedule = FrameSchedule(torch.tensor([[0.95, 1.0]]), scheduler)
+    latents, noise = noises(2, (1, 4, 2, 2, 2))
+    begun = schedule.begin(0, latents, noise)
+    assert schedule.active[0].all()
+    assert schedule.needs_noise == [True] + [False] * (len(scheduler.timesteps) - 1)
+    assert not torch.equal(begun[:, :, 0], latents[:, :, 0])
+    assert torch.equal(begun[:, :, 1], latents[:, :, 1])
+
+
 def test_a_given_frame_is_kept_bit_by_bit() -> None:
     scheduler = scheduler_for()
     schedule = FrameSchedule(torch.tensor([[0.0, 1.0, 1.0]]), scheduler)
