@@ -93,7 +93,7 @@ def test_an_error_in_mid_run_leaves_no_file(generate, tmp_path, monkeypatch):
 
 
 def test_arguments_are_checked_again_against_the_loaded_pipeline(generate, monkeypatch):
-    monkeypatch.setattr("keystep.cli.pipeline.find_call", lambda model: None)  # as for a hub id
+    monkeypatch.setattr("keystep.cli.pipeline.find_pipeline", lambda model: None)  # as for a hub id
     result = generate("--method", "adacache", "--height", 64)
     assert result.status == 2
     assert "--height: ToyPipeline does not take it" in result.err

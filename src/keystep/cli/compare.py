@@ -29,10 +29,14 @@ def compare(
     frames: options.Frames = None,
     height: options.Height = None,
     width: options.Width = None,
+    resolution: options.Resolution = None,
+    aspect: options.Aspect = None,
+    seconds: options.Seconds = None,
     guidance: options.Guidance = None,
-    fps: options.Fps = options.DEFAULT_FPS,
+    fps: options.Fps = None,
     dtype: options.DtypeOption = options.Dtype.float32,
     device: options.Device = "cpu",
+    load: options.LoadOptions = None,
 ) -> None:
     """Compare methods with the plain pipeline over prompts and seeds.
 
@@ -50,10 +54,13 @@ def compare(
     pipeline.check_device(device)
     words = {
         "negative-prompt": negative_prompt, "steps": steps, "guidance": guidance, "frames": frames,
-        "height": height, "width": width,
+        "height": height, "width": width, "resolution": resolution, "aspect": aspect, "seconds": seconds,
     }  # fmt: skip
     pipeline.check_words(model, words)
-    settings = {"model": model, **words, "dtype": dtype.value, "device": device, "fps": fps}
+    settings = {
+        "model": model, "load": pipeline.read_load_options(model, load or ()) or None, **words,
+        "dtype": dtype.value, "device": device, "fps": pipeline.choose_fps(model, fps),
+    }  # fmt: skip
     _run(out, items, built, settings, words, pairs)
 
 
@@ -99,8 +106,10 @@ def _measure(
     from keystep.cli.progress import GenerationProgress
     from keystep.metrics.experiment import PLAIN, Experiment
 
-    pipe = pipeline.load_pipeline(settings["model"], options.Dtype(settings["dtype"]), settings["device"])
-    arguments = pipeline.fit_arguments(type(pipe).__call__, words)
+    pipe = pipeline.load_pipeline(
+        settings["model"], options.Dtype(settings["dtype"]), settings["device"], settings["load"] or {}
+    )
+    arguments = pipeline.fit_arguments(type(pipe), words)
     pipeline.check_methods(pipe, methods.values())
     # No method can be judged without the plain video, so that is made again beside any missing one.
     work = {item: [label for label in labels if label != PLAIN] for item, labels in missing.items() if labels}

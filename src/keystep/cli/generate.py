@@ -23,29 +23,35 @@ def generate(
     frames: options.Frames = None,
     height: options.Height = None,
     width: options.Width = None,
+    resolution: options.Resolution = None,
+    aspect: options.Aspect = None,
+    seconds: options.Seconds = None,
     guidance: options.Guidance = None,
-    fps: options.Fps = options.DEFAULT_FPS,
+    fps: options.Fps = None,
     dtype: options.DtypeOption = options.Dtype.float32,
     device: options.Device = "cpu",
+    load: options.LoadOptions = None,
     trace: options.TraceFile = None,
 ) -> None:
     """Generate one video, accelerated, and say what was skipped."""
     from keystep.cli import pipeline
     from keystep.cli.method_options import build_method
 
-    files = _Files(out, trace, fps)
-    files.check()
     pipeline.check_model(model)
+    files = _Files(out, trace, pipeline.choose_fps(model, fps))
+    files.check()
     built = build_method(method, assignments or (), policy)
     if built is None and trace is not None:
         raise ValueError("--trace: a plain generation has no trace; leave it out or choose a method")
     pipeline.check_device(device)
     words = {
         "prompt": prompt, "negative-prompt": negative_prompt, "steps": steps, "guidance": guidance,
-        "frames": frames, "height": height, "width": width,
+        "frames": frames, "height": height, "width": width, "resolution": resolution, "aspect": aspect,
+        "seconds": seconds,
     }  # fmt: skip
     pipeline.check_words(model, words)
-    _run(pipeline.load_pipeline(model, dtype, device), built, words, seed, files)
+    loading = pipeline.read_load_options(model, load or ())
+    _run(pipeline.load_pipeline(model, dtype, device, loading), built, words, seed, files)
 
 
 @dataclass(frozen=True)
@@ -69,7 +75,7 @@ def _run(pipe: Any, method: Any, words: Mapping[str, Any], seed: int, files: _Fi
     from keystep.media import choose_scale, write_mp4, write_text
     from keystep.metrics.generation import run_pipeline
 
-    arguments = pipeline.fit_arguments(type(pipe).__call__, words)
+    arguments = pipeline.fit_arguments(type(pipe), words)
     with GenerationProgress(1) as progress:
         progress.begin_generation("generating")
         made = run_pipeline(pipe, method, arguments, seed, on_step=progress.end_step)

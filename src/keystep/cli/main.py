@@ -19,6 +19,7 @@ from keystep.cli.demo import demo
 from keystep.cli.generate import generate
 from keystep.cli.methods import methods
 from keystep.cli.models import models
+from keystep.cli.plan import plan
 
 OK, INTERNAL_ERROR, USER_ERROR, INTERRUPTED = 0, 1, 2, 130
 DEBUG_FLAG = "--debug"
@@ -61,12 +62,19 @@ _EXAMPLES = {
         " --prompt 'a small red circle moving left slowly on a dark background' --out circle.mp4\n\n"
         "keystep generate --model THUDM/CogVideoX-2b --method fastercache --prompt 'a panda playing guitar'"
         " --steps 50 --dtype bfloat16 --device cuda --out panda.mp4\n\n"
+        "keystep generate --model opensora-1.2 --resolution 720p --aspect 9:16 --seconds 2 --method adacache"
+        " --load source=/data/OpenSora-STDiT-v3 --load text_encoder=/data/t5-v1_1-xxl"
+        " --dtype bfloat16 --device cuda --prompt ... --out video.mp4\n\n"
         "keystep generate --model toy --policy policy.toml --prompt ... --trace trace.json --out video.mp4"
     ),
     compare: (
         "keystep compare --model toy --methods fastercache,adacache --prompts prompts.txt --out results\n\n"
         "keystep compare --model toy --methods adacache --policy mine.toml --prompts prompts.txt"
         " --seeds 0,1 --pairs 3 --out results"
+    ),
+    plan: (
+        "keystep plan --model opensora-1.2 --resolution 720p --aspect 9:16 --seconds 2\n\n"
+        "keystep plan --model wan-2.1-14b --frames 81 --methods adacache,fastercache --json"
     ),
     models: "keystep models",
     methods: "keystep methods\n\nkeystep methods adacache",

@@ -14,8 +14,8 @@ POLICY_SUFFIXES = (".toml", ".yaml", ".yml", ".json")
 _WORDS = {"true": True, "false": False, "none": None, "null": None}
 
 
-def parse_assignments(assignments: Sequence[str]) -> dict[str, Any]:
-    """Read `key=value` texts; values are numbers, true, false, none, JSON, or else text.
+def parse_assignments(assignments: Sequence[str], option: str = "--set") -> dict[str, Any]:
+    """Read `key=value` texts of `option`; values are numbers, true, false, none, JSON, or else text.
 
     Raises:
         ValueError: a text is no assignment, or a key comes twice.
@@ -25,9 +25,9 @@ def parse_assignments(assignments: Sequence[str]) -> dict[str, Any]:
         key, separator, value = text.partition("=")
         key = key.strip()
         if not separator or not key:
-            raise ValueError(f"--set: given {text!r}, allowed: key=value, e.g. --set window=2")
+            raise ValueError(f"{option}: given {text!r}, allowed: key=value")
         if key in options:
-            raise ValueError(f"--set: {key!r} is given twice")
+            raise ValueError(f"{option}: {key!r} is given twice")
         options[key] = _parse_value(value.strip())
     return options
 

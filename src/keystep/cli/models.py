@@ -1,4 +1,4 @@
-"""`keystep models`: which transformers can be accelerated, and where work can be skipped in them."""
+"""`keystep models`: the models that have names, and the transformer classes that can be accelerated."""
 
 from __future__ import annotations
 
@@ -8,8 +8,21 @@ import typer
 def models() -> None:
     """List the models that keystep knows."""
     from keystep.cli.console import print_table
+    from keystep.models.catalogue import CATALOGUE
     from keystep.models.registry import SPECS
+    from keystep.plan.released import BLUEPRINTS
 
+    named = [
+        (
+            name,
+            entry.about,
+            entry.checkpoint or "ships with keystep",
+            SPECS[entry.spec].transformer if entry.spec in SPECS else "",
+            "yes" if name in BLUEPRINTS else "",
+        )
+        for name, entry in CATALOGUE.items()
+    ]
+    print_table(("--model", "what it is", "released weights", "transformer class", "keystep plan"), named)
     rows = [
         (
             name,
@@ -20,7 +33,5 @@ def models() -> None:
         )
         for name, spec in SPECS.items()
     ]
-    print_table(("model", "transformer class", "guidance", "attention", "block lists"), rows)
-    typer.echo(
-        "A pipeline with one of these classes works from a hub id or a folder; `toy` ships with keystep."
-    )
+    print_table(("spec", "transformer class", "guidance", "attention", "block lists"), rows)
+    typer.echo("Any pipeline with one of these transformer classes works from its hub id or folder.")

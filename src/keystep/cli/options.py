@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-DEFAULT_FPS = 8.0  # what the models at hand were trained on, within a factor of two
+DEFAULT_FPS = 8.0  # of models without a name; those with one know theirs
 
 
 class Dtype(str, Enum):
@@ -20,7 +20,19 @@ class Dtype(str, Enum):
     float16 = "float16"
 
 
-Model = Annotated[str, typer.Option(help="`toy` (ships with keystep), a pipeline's folder, or a hub id.")]
+Model = Annotated[
+    str,
+    typer.Option(help="A name (`keystep models` lists them), a pipeline's folder, or a hub id."),
+]
+LoadOptions = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--load",
+        metavar="KEY=VALUE",
+        help="How to load it: source=FOLDER for a named model, or an argument of its from_pretrained; "
+        "repeat for more.",
+    ),
+]
 Method = Annotated[
     str | None, typer.Option(help="How to accelerate; `keystep methods` lists the names, `none` = plain.")
 ]
@@ -48,11 +60,17 @@ Steps = Annotated[int | None, typer.Option(min=1, help="Sampling steps (default:
 Frames = Annotated[int | None, typer.Option(min=1, help="Frames (default: the pipeline's own).")]
 Height = Annotated[int | None, typer.Option(min=1, help="Pixels (default: the pipeline's own).")]
 Width = Annotated[int | None, typer.Option(min=1, help="Pixels (default: the pipeline's own).")]
+Resolution = Annotated[str | None, typer.Option(help="Named size, e.g. 720p, where the model has such.")]
+Aspect = Annotated[str | None, typer.Option(help="Aspect ratio, height:width, e.g. 9:16; with --resolution.")]
+Seconds = Annotated[float | None, typer.Option(min=0, help="Length, where the model has lengths in seconds.")]
 Guidance = Annotated[
     float | None,
     typer.Option(min=0, help="Guidance scale; 1 or less = off (default: the pipeline's own)."),
 ]
-Fps = Annotated[float, typer.Option(min=0.1, help="Frames per second of the files.")]
+Fps = Annotated[
+    float | None,
+    typer.Option(min=0.1, help="Frames per second of the files (default: the model's own, or 8)."),
+]
 DtypeOption = Annotated[Dtype, typer.Option(help="Precision of weights and computation.")]
 Device = Annotated[str, typer.Option(help="Where to run: cpu, cuda, cuda:1 ...")]
 VideoFile = Annotated[Path, typer.Option(help="The video file to write, ending in .mp4.")]

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import difflib
 import inspect
-import json
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
-from keystep.cli.options import Dtype
+from keystep.cli.method_options import parse_assignments
+from keystep.cli.options import DEFAULT_FPS, Dtype
+from keystep.errors import unknown
+from keystep.models.catalogue import CATALOGUE, INDEX, TOY, find_model, find_pipeline
 
-TOY = "toy"
+NOTHING: Mapping[str, Any] = MappingProxyType({})
+# What --load sets for diffusers' own pipelines, and what has options of its own.
+DIFFUSERS_OPTIONS = ("revision", "variant")
+LOADED_OTHERWISE = ("dtype", "torch_dtype")
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 # Our words -> names that pipelines use for them, in order of preference.
 ARGUMENT_NAMES: dict[str, tuple[str, ...]] = {
@@ -24,25 +30,37 @@ ARGUMENT_NAMES: dict[str, tuple[str, ...]] = {
     "height": ("height",),
     "width": ("width",),
 }
+# Our words -> arguments of `size_arguments`, which pipelines with named sizes have.
+SIZE_NAMES: dict[str, str] = {
+    "resolution": "resolution",
+    "aspect": "aspect",
+    "seconds": "seconds",
+    "frames": "num_frames",
+    "height": "height",
+    "width": "width",
+}
 
 
 def check_model(model: str) -> None:
     """Refuse what can be no model, without touching network or weights.
 
     Raises:
-        ValueError: neither `toy`, nor a pipeline's folder, nor of the form of a hub id.
+        ValueError: neither a name, nor a pipeline's folder, nor of the form of a hub id.
     """
-    if model == TOY:
+    if model in CATALOGUE:
         return
     path = Path(model)
     if path.is_dir():
-        if not (path / "model_index.json").is_file():
-            raise ValueError(f"--model: the folder {model} holds no pipeline: model_index.json is missing")
+        if not (path / INDEX).is_file():
+            raise ValueError(
+                f"--model: the folder {model} holds no pipeline: {INDEX} is missing; released weights of "
+                "another layout go with the model's name: --model NAME --load source=FOLDER"
+            )
         return
     if not HUB_ID.fullmatch(model):
-        near = difflib.get_close_matches(model, [TOY])
-        hint = f"; did you mean {near[0]}?" if near else ""
-        allowed = "'toy', a pipeline's folder, or a hub id like THUDM/CogVideoX-2b"
+        near = difflib.get_close_matches(model, CATALOGUE)
+        hint = f"; did you mean {' or '.join(near)}?" if near else ""
+        allowed = f"a name ({', '.join(CATALOGUE)}), a pipeline's folder, or a hub id like THUDM/CogVideoX-2b"
         raise ValueError(f"--model: given {model!r}{hint}, allowed: {allowed}")
 
 
@@ -60,50 +78,49 @@ def check_device(device: str) -> None:
         raise ValueError(f"--device: given {device!r}, here are: {', '.join(sorted(known))}")
 
 
-def find_call(model: str) -> Callable[..., Any] | None:
-    """The `__call__` of the model's pipeline class where it is known before loading; None for hub ids."""
-    if model == TOY:
-        from keystep.models.toy import ToyPipeline
-
-        return ToyPipeline.__call__
-    index = Path(model) / "model_index.json"
-    if not index.is_file():
-        return None
-    import diffusers
-
-    try:
-        name = json.loads(index.read_text(encoding="utf-8"))["_class_name"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"--model: {index} describes no diffusers pipeline: {error!r}") from None
-    pipeline = getattr(diffusers, name, None)
-    return None if pipeline is None else pipeline.__call__
-
-
-def fit_arguments(call: Callable[..., Any], given: Mapping[str, Any]) -> dict[str, Any]:
+def fit_arguments(pipeline: type, given: Mapping[str, Any]) -> dict[str, Any]:
     """Translate our words into the arguments of a pipeline's call.
 
     Args:
-        call: the `__call__` function.
-        given: values by our words (keys of `ARGUMENT_NAMES`); None = not given, the pipeline's default stays.
+        pipeline: the pipeline's class.
+        given: values by our words (keys of `ARGUMENT_NAMES` and `SIZE_NAMES`); None = not given, the
+            pipeline's default stays.
 
     Raises:
-        ValueError: something was given that this pipeline does not take.
+        ValueError: something was given that this pipeline does not take, or no size of the model.
     """
+    words = {word: value for word, value in given.items() if value is not None}
+    fitted = fit_size(pipeline, words)
     # Only named parameters count: what lands in a pipeline's **kwargs is mostly ignored in silence.
-    parameters = inspect.signature(call).parameters
-    fitted: dict[str, Any] = {}
-    for word, value in given.items():
-        if value is None:
-            continue
+    parameters = inspect.signature(pipeline.__call__).parameters
+    for word in [word for word in words if word not in SIZE_NAMES or not fitted]:
         names = [name for name in ARGUMENT_NAMES[word] if name in parameters]
         if not names:
             accepted = [w for w, all_names in ARGUMENT_NAMES.items() if set(all_names) & set(parameters)]
-            owner = call.__qualname__.split(".")[0]
             raise ValueError(
-                f"--{word}: {owner} does not take it; it takes {', '.join('--' + w for w in accepted)}"
+                f"--{word}: {pipeline.__name__} does not take it; it takes "
+                f"{', '.join('--' + w for w in accepted)}"
             )
-        fitted[names[0]] = value
+        fitted[names[0]] = words[word]
     return fitted
+
+
+def fit_size(pipeline: type, words: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments for the size, where the pipeline has named sizes and one is given; else empty.
+
+    Raises:
+        ValueError: no size of the model, or a named one for a pipeline that has none.
+    """
+    sizes = {argument: words.get(word) for word, argument in SIZE_NAMES.items()}
+    find_arguments = getattr(pipeline, "size_arguments", None)
+    if find_arguments is not None and any(value is not None for value in sizes.values()):
+        return find_arguments(**sizes)
+    named = [word for word in words if word in SIZE_NAMES and word not in ARGUMENT_NAMES]
+    if named:
+        raise ValueError(
+            f"--{named[0]}: {pipeline.__name__} has no named sizes; give --height, --width and --frames"
+        )
+    return {}
 
 
 def check_words(model: str, given: Mapping[str, Any]) -> None:
@@ -112,9 +129,35 @@ def check_words(model: str, given: Mapping[str, Any]) -> None:
     Raises:
         ValueError: as there.
     """
-    call = find_call(model)
-    if call is not None:
-        fit_arguments(call, given)
+    pipeline = find_pipeline(model)
+    if pipeline is not None:
+        fit_arguments(pipeline, given)
+
+
+def read_load_options(model: str, assignments: Sequence[str]) -> dict[str, Any]:
+    """The `--load` texts as keyword arguments of `keystep.load`.
+
+    Raises:
+        ValueError: a text is no assignment, or the model's `from_pretrained` has no such argument.
+    """
+    loading = parse_assignments(assignments, "--load")
+    pipeline = find_pipeline(model) if loading else None
+    own: list[str] = []
+    if pipeline is not None:
+        _, *parameters = inspect.signature(pipeline.from_pretrained).parameters.values()
+        named = [p.name for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+        own = [name for name in named if name not in LOADED_OTHERWISE]
+    known = [*(["source"] if model in CATALOGUE else []), *(own or DIFFUSERS_OPTIONS)]
+    for key in loading:
+        if key not in known:
+            raise unknown(f"--load option of {model}", key, known)
+    return loading
+
+
+def choose_fps(model: str, fps: float | None) -> float:
+    """Frames per second of the files: as given, else the model's own where it is known."""
+    entry = find_model(model)
+    return fps or (DEFAULT_FPS if entry is None else float(entry.fps))
 
 
 def check_methods(pipe: Any, methods: Iterable[Any]) -> None:
@@ -130,8 +173,14 @@ def check_methods(pipe: Any, methods: Iterable[Any]) -> None:
             pass
 
 
-def load_pipeline(model: str, dtype: Dtype, device: str) -> Any:
+def load_pipeline(model: str, dtype: Dtype, device: str, loading: Mapping[str, Any] = NOTHING) -> Any:
     """Load a pipeline, its own progress bars switched off.
+
+    Args:
+        model: of `keystep.load`.
+        dtype: of the weights.
+        device: where it runs.
+        loading: further arguments of `keystep.load`.
 
     Raises:
         ValueError: it is no pipeline that keystep can load.
@@ -146,6 +195,6 @@ def load_pipeline(model: str, dtype: Dtype, device: str) -> Any:
     if model == TOY:  # loads in an instant; the bars of larger ones are welcome
         diffusers_logging.disable_progress_bar()
         transformers_logging.disable_progress_bar()
-    pipe = keystep.load(model, dtype=getattr(torch, dtype.value), device=device)
+    pipe = keystep.load(model, dtype=getattr(torch, dtype.value), device=device, **loading)
     pipe.set_progress_bar_config(disable=True)
     return pipe

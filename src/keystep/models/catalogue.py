@@ -22,47 +22,49 @@ class NamedModel:
         pipeline: `module:class` of its pipeline, which has `from_pretrained`.
         checkpoint: hub id of the released weights; empty = they ship with keystep.
         spec: name of its `ModelSpec`.
+        fps: frames per second of its videos.
         about: what it is, in a line.
     """
 
     pipeline: str
     checkpoint: str
     spec: str
+    fps: int
     about: str
 
 
 TOY = "toy"
 CATALOGUE: dict[str, NamedModel] = {
-    TOY: NamedModel("keystep.models.toy:ToyPipeline", "", "toy", "tiny, 16 frames of 64 x 64, runs anywhere"),
+    TOY: NamedModel("keystep.models.toy:ToyPipeline", "", "toy", 8, "the toy model: 16 frames of 64 x 64"),
     "opensora-1.2": NamedModel(
-        "keystep.models.opensora.pipeline:OpenSoraPipeline", "hpcai-tech/OpenSora-STDiT-v3", "opensora",
+        "keystep.models.opensora.pipeline:OpenSoraPipeline", "hpcai-tech/OpenSora-STDiT-v3", "opensora", 24,
         "Open-Sora 1.2: 144p to 720p, 2 to 16 s",
     ),
     "opensora-plan-1.1": NamedModel(
         "keystep.models.opensora_plan.pipeline:OpenSoraPlanPipeline", "LanguageBind/Open-Sora-Plan-v1.1.0",
-        "opensora-plan", "Open-Sora-Plan 1.1: 65 or 221 frames of 512 x 512",
+        "opensora-plan", 24, "Open-Sora-Plan 1.1: 65 or 221 frames of 512 x 512",
     ),
     "vchitect-2.0": NamedModel(
-        "keystep.models.vchitect.pipeline:VchitectPipeline", "Vchitect/Vchitect-2.0-2B", "vchitect",
+        "keystep.models.vchitect.pipeline:VchitectPipeline", "Vchitect/Vchitect-2.0-2B", "vchitect", 8,
         "Vchitect 2.0: 40 frames of 432 x 768",
     ),
     "latte": NamedModel(
-        "diffusers:LattePipeline", "maxin-cn/Latte-1", "latte", "Latte 1: 16 frames of 512 x 512",
+        "diffusers:LattePipeline", "maxin-cn/Latte-1", "latte", 8, "Latte 1: 16 frames of 512 x 512",
     ),
     "cogvideox-2b": NamedModel(
-        "diffusers:CogVideoXPipeline", "THUDM/CogVideoX-2b", "cogvideox",
+        "diffusers:CogVideoXPipeline", "THUDM/CogVideoX-2b", "cogvideox", 8,
         "CogVideoX 2B: 49 frames of 480 x 720",
     ),
     "cogvideox-5b": NamedModel(
-        "diffusers:CogVideoXPipeline", "THUDM/CogVideoX-5b", "cogvideox",
+        "diffusers:CogVideoXPipeline", "THUDM/CogVideoX-5b", "cogvideox", 8,
         "CogVideoX 5B: 49 frames of 480 x 720",
     ),
     "wan-2.1-1.3b": NamedModel(
-        "diffusers:WanPipeline", "Wan-AI/Wan2.1-T2V-1.3B-Diffusers", "wan",
+        "diffusers:WanPipeline", "Wan-AI/Wan2.1-T2V-1.3B-Diffusers", "wan", 16,
         "Wan 2.1, 1.3B: 81 frames of 480 x 832",
     ),
     "wan-2.1-14b": NamedModel(
-        "diffusers:WanPipeline", "Wan-AI/Wan2.1-T2V-14B-Diffusers", "wan",
+        "diffusers:WanPipeline", "Wan-AI/Wan2.1-T2V-14B-Diffusers", "wan", 16,
         "Wan 2.1, 14B: 81 frames of 480 x 832 or 720 x 1280",
     ),
 }  # fmt: skip

@@ -1,0 +1,18 @@
+"""What a run will cost, found without weights: tokens, memory and FLOPs from a model on the meta device."""
+
+from keystep.plan.blueprint import Blueprint, Video
+from keystep.plan.method import MethodPlan, plan_method
+from keystep.plan.model import ModelPlan, plan_model
+from keystep.plan.released import BLUEPRINTS
+from keystep.plan.workload import Workload
+
+__all__ = [
+    "BLUEPRINTS",
+    "Blueprint",
+    "MethodPlan",
+    "ModelPlan",
+    "Video",
+    "Workload",
+    "plan_method",
+    "plan_model",
+]

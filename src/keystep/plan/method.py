@@ -1,0 +1,158 @@
+"""What a method makes of a run: how much is computed, how much it holds. Rehearsed with the real engine."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+import keystep
+from keystep.engine.session import Method
+from keystep.metrics.flops import FlopCounter
+from keystep.plan.workload import Workload, on_meta
+from keystep.policy import Policy, Rule
+from keystep.what import Mlp, Span
+from keystep.when import Mask
+
+Number = TypeVar("Number", int, float)
+
+# After so many evaluations that compute everything, a policy that measures holds all it ever will.
+NUM_SETTLING = 4
+
+
+@dataclass(frozen=True)
+class MethodPlan:
+    """A method in figures; pairs are (least, most) and equal where the method is a schedule.
+
+    Attributes:
+        skips: rule -> evaluations in which it skips.
+        computed: evaluations in which nothing is skipped.
+        compute: FLOPs of the run over those of the plain one.
+        cache_bytes: the most that is held for reuse at once.
+        is_adaptive: whether it measures: what it skips depends on the video.
+        notes: remarks, e.g. what is switched off for this length of run.
+    """
+
+    skips: dict[str, tuple[int, int]]
+    computed: tuple[int, int]
+    compute: tuple[float, float]
+    cache_bytes: int
+    is_adaptive: bool
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Cost:
+    """One evaluation: FLOPs, the most bytes cached in it, and the rules that skipped."""
+
+    flops: int
+    cache_bytes: int
+    skipped: tuple[str, ...]
+
+
+def plan_method(workload: Workload, method: Method, plain_flops: int) -> MethodPlan:
+    """Rehearse a run on the meta device.
+
+    Args:
+        workload: the run.
+        method: what accelerates it.
+        plain_flops: of one plain evaluation, see `ModelPlan`.
+
+    Raises:
+        ValueError: the method does not fit the model.
+    """
+    num_evaluations = workload.num_evaluations
+    policy = method.policy(workload.spec.name, num_evaluations)
+    is_adaptive = any(rule.when.signals for rule in policy.rules)
+    plain = [Cost(plain_flops, 0, ())] * num_evaluations
+    runs = [
+        rehearse(workload, each, num_evaluations) if each.rules else plain
+        for each in bounds(policy, num_evaluations)
+    ]
+    held = rehearse(workload, policy, min(NUM_SETTLING, num_evaluations)) if is_adaptive else []
+    labels = [rule.label for rule in policy.rules]
+    return MethodPlan(
+        skips={label: _range(sum(label in cost.skipped for cost in run) for run in runs) for label in labels},
+        computed=_range(sum(not cost.skipped for cost in run) for run in runs),
+        compute=_range(sum(cost.flops for cost in run) / (plain_flops * num_evaluations) for run in runs),
+        cache_bytes=max(cost.cache_bytes for run in (*runs, held) for cost in run),
+        is_adaptive=is_adaptive,
+        notes=policy.notes,
+    )
+
+
+def _range(values: Iterable[Number]) -> tuple[Number, Number]:
+    known = list(values)
+    return min(known), max(known)
+
+
+# ---------------------------------------------------------------- the ends of what an adaptive method does
+
+
+def bounds(policy: Policy, num_evaluations: int) -> list[Policy]:
+    """The schedules between which a policy that measures lies; a schedule itself."""
+    if not any(rule.when.signals for rule in policy.rules):
+        return [policy]
+    # 0: nothing ever changes and all is skipped that may be; nan: nothing is known and all is computed
+    ends = ([_fix(rule, num_evaluations, value) for rule in policy.rules] for value in (0.0, math.nan))
+    return [replace(policy, rules=tuple(filter(None, rules))) for rules in ends]
+
+
+def _fix(rule: Rule, num_evaluations: int, value: float) -> Rule | None:
+    """The rule with the schedule its controller keeps when every measurement is `value`; None: no skip."""
+    if not rule.when.signals:
+        return rule
+    measured = {signal.name: value for signal in rule.when.signals}
+    state, letters = rule.when.begin(num_evaluations), ""
+    for evaluation in range(1, num_evaluations + 1):
+        action = rule.when.plan(state, evaluation) if evaluation > 1 else "compute"
+        if action == "ask":
+            action = rule.when.decide(state, evaluation, measured)
+        is_computed = action == "compute"
+        state = rule.when.update(state, evaluation, is_computed, measured if evaluation > 1 else {})
+        letters += "C" if is_computed else "s"
+    return replace(rule, when=Mask(letters)) if "s" in letters else None
+
+
+# ---------------------------------------------------------------- rehearsals
+
+
+def rehearse(workload: Workload, policy: Policy, num_evaluations: int) -> list[Cost]:
+    """The costs of the first evaluations of a run under a policy."""
+    shallow = 1 + max((rule.what.start for rule in policy.rules if isinstance(rule.what, Span)), default=0)
+    if workload.depth <= shallow + 1 or not all(map(_is_alike_in_all_blocks, policy.rules)):
+        return _run(workload, policy, workload.depth, num_evaluations)
+    # The blocks of a list cost the same: what a deep model costs follows from two shallow ones.
+    pair = (_run(workload, policy, depth, num_evaluations) for depth in (shallow, shallow + 1))
+    more = workload.depth - shallow
+    return [
+        Cost(
+            a.flops + more * (b.flops - a.flops),
+            a.cache_bytes + more * (b.cache_bytes - a.cache_bytes),
+            a.skipped,
+        )
+        for a, b in zip(*pair, strict=True)
+    ]
+
+
+def _is_alike_in_all_blocks(rule: Rule) -> bool:
+    return not (isinstance(rule.what, Mlp) and (rule.what.first > 0 or rule.what.last is not None))
+
+
+def _run(workload: Workload, policy: Policy, depth: int, num_evaluations: int) -> list[Cost]:
+    transformer, calls = workload.build(depth), workload.make_calls()
+    times = [float(left) for left in range(workload.num_evaluations, 0, -1)]  # any: no value depends on them
+    costs: list[tuple[int, int]] = []
+    with on_meta(), keystep.accelerate(transformer, policy, spec=workload.spec) as session:
+        session.begin(len(times), times=times)
+        for _ in range(num_evaluations):
+            with FlopCounter() as counter:
+                for inputs in calls:
+                    transformer(**inputs, return_dict=False)
+            assert session.run is not None
+            # read before what nobody will use is dropped: the most there is in this evaluation
+            costs.append((counter.total, session.run.histories.num_bytes))
+            session.step()
+        rows = session.traces[-1].rows
+    return [Cost(*cost, row.skipped) for cost, row in zip(costs, rows, strict=True)]

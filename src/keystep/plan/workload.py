@@ -1,0 +1,97 @@
+"""What is planned: a model, a size and a batch, as a module without weights and the calls it gets."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from inspect import signature
+from typing import Any
+
+import torch
+from torch import nn
+
+from keystep.errors import require
+from keystep.models.catalogue import import_name
+from keystep.models.spec import ModelSpec
+from keystep.plan.blueprint import Blueprint, Inputs, Video
+from keystep.plan.meta import FusedAttention, build_transformer
+from keystep.what import Guidance
+
+
+@dataclass(frozen=True)
+class Workload:
+    """A run to be planned; guidance is on.
+
+    Attributes:
+        blueprint: of the model.
+        spec: of the model.
+        video: its size.
+        num_steps: sampling steps.
+        batch: videos at once.
+        dtype: of weights and computation.
+
+    Raises:
+        ValueError: a size that the model cannot make.
+    """
+
+    blueprint: Blueprint
+    spec: ModelSpec
+    video: Video
+    num_steps: int
+    batch: int = 1
+    dtype: torch.dtype = torch.bfloat16
+
+    def __post_init__(self) -> None:
+        require(self.batch >= 1, "batch", self.batch, "videos >= 1")
+        require(self.num_steps >= 1, "steps", self.num_steps, "steps >= 1")
+        self.blueprint.latent_of(self.video)
+
+    @property
+    def num_evaluations(self) -> int:
+        """N, model evaluations of the run."""
+        return self.num_steps + self.blueprint.num_extra_evaluations
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """All arguments of the transformer's class."""
+        parameters = signature(import_name(self.blueprint.transformer).__init__).parameters.values()
+        config = {p.name: p.default for p in parameters if p.default is not p.empty}
+        config.update(self.blueprint.config)
+        if self.blueprint.length:
+            config[self.blueprint.length] = self.blueprint.latent_of(self.video)[0]
+        return config
+
+    @property
+    def depth(self) -> int:
+        """Blocks of each list."""
+        return self.config[self.blueprint.depth]
+
+    def build(self, depth: int | None = None) -> nn.Module:
+        """The transformer without weights; `depth` blocks of each list instead of all."""
+        config = self.config | ({} if depth is None else {self.blueprint.depth: depth})
+        return build_transformer(self.blueprint.transformer, config, self.dtype)
+
+    def make_calls(self) -> list[Inputs]:
+        """Arguments of the calls that one evaluation makes."""
+        calls = Guidance.parse(self.spec.guidance).calls(is_guided=True)
+        return [self._make_inputs(len(branches) * self.batch) for branches in calls]
+
+    def _make_inputs(self, rows: int) -> Inputs:
+        latent = self.blueprint.latent_of(self.video)
+        sizes = dict(zip("THW", latent, strict=True)) | {"B": rows, "C": self.config["in_channels"]}
+        text = (rows, self.blueprint.num_text_tokens, self.blueprint.text_width)
+        with torch.device("meta"):
+            return {
+                self.spec.rows[0]: torch.empty([sizes[axis] for axis in self.spec.latent], dtype=self.dtype),
+                "timestep": torch.empty(rows, dtype=torch.float32),
+                self.spec.condition: torch.empty(text, dtype=self.dtype),
+                **self.blueprint.more_inputs(self.config, latent, rows, self.dtype),
+            }
+
+
+@contextmanager
+def on_meta() -> Iterator[None]:
+    """Where models of a workload run: no gradients, fused attention."""
+    with torch.no_grad(), FusedAttention():
+        yield
