@@ -24,12 +24,14 @@ from . import (
     stdit3,
     trajectory,
     units,
+    vchitect,
     vectors,
 )
 from .folder import folders
 from .report import Case, Result
 
 KINDS = (
+    vchitect,  # before the kinds that take any file of such a name
     forward,
     trajectory,
     vectors,
@@ -45,9 +47,12 @@ KINDS = (
 
 
 def find_cases(root: Path) -> Iterator[Case]:
-    """All cases under a folder."""
+    """All cases under a folder; a file belongs to the first kind that finds it."""
     for folder, label in folders(root):
-        cases = [case for kind in KINDS for case in kind.find(folder, label)]
+        cases: list[Case] = []
+        for kind in KINDS:
+            known = {case.path for case in cases}
+            cases += [case for case in kind.find(folder, label) if case.path not in known]
         taken = {case.path for case in cases} | {case.path.with_suffix(".safetensors") for case in cases}
         yield from cases
         yield from pending.find(folder, label, taken)
