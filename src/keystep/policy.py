@@ -8,7 +8,21 @@ from math import inf
 
 from keystep.errors import require
 from keystep.how import Predictor
-from keystep.what import Attention, BlockProbe, Mlp, Part, PrefixResidual, Site, Span
+from keystep.what import (
+    Attention,
+    AttentionInput,
+    BlockProbe,
+    Latent,
+    Mlp,
+    Output,
+    Part,
+    Prediction,
+    PrefixResidual,
+    Probe,
+    Site,
+    Span,
+    TimeEmbedding,
+)
 from keystep.when import Controller
 
 
@@ -38,24 +52,20 @@ class Rule:
         )
         self._check_parts()
         for signal in self.when.signals:
-            if self.when.asks:
-                is_before = all(_is_probed_before(self.what, probe) for probe in signal.probes)
-                is_fit = is_before and signal.over == "lead"
-                needed = (
-                    "a Span(start=n), n >= 1, with a PrefixResidual(stop=n) over the lead branch before it"
-                )
-            else:
-                is_inside = all(isinstance(probe, BlockProbe) for probe in signal.probes)
-                is_fit = isinstance(self.what, Span) and is_inside
-                needed = "a Span, measured at an AttentionResidual or RestResidual"
-            if not is_fit:
+            fits = all(_can_measure(self.what, self.when.asks, probe) for probe in signal.probes)
+            if not fits or (self.when.asks and signal.over != "lead"):
                 raise ValueError(
-                    f"Rule on {self.label}: {type(self.when).__name__} needs {needed}; given "
+                    f"Rule on {self.label}: {type(self.when).__name__} needs {_needed(self.when)}; given "
                     f"{signal}. A schedule fits any site"
                 )
 
     def _check_parts(self) -> None:
-        require(isinstance(self.what, Site), "Rule.what", self.what, "a site: Attention, Mlp, Span or Branch")
+        require(
+            isinstance(self.what, Site),
+            "Rule.what",
+            self.what,
+            "a site: Attention, Mlp, Span, Output or Branch",
+        )
         require(hasattr(self.when, "plan"), "Rule.when", self.when, "a controller, e.g. Every(2)")
         require(hasattr(self.how, "predict"), "Rule.how", self.how, "a predictor, e.g. Hold()")
 
@@ -89,12 +99,12 @@ class Policy:
                     f"Policy {self.name!r}: two rules on one site: {one.label} and {other.label}"
                 )
             sites = (one.what, other.what)
-            if any(isinstance(s, Span) and s.start for s in sites) and any(
+            if any(isinstance(s, Span) and (s.start or s.num_after) for s in sites) and any(
                 isinstance(s, (Attention, Mlp)) for s in sites
             ):
                 raise ValueError(
                     f"Policy {self.name!r}: {one.label} and {other.label}: rules on parts of blocks go with "
-                    "Span(start=0) only, for the blocks before the span lie outside it"
+                    "a Span of the whole stack only, for the other blocks lie outside it"
                 )
 
     def policy(self, model: str, num_evaluations: int) -> Policy:
@@ -103,8 +113,26 @@ class Policy:
         return self
 
 
-def _is_probed_before(site: Site, probe: object) -> bool:
-    return isinstance(site, Span) and isinstance(probe, PrefixResidual) and probe.stop == site.start
+def _can_measure(site: Site, asks: bool, probe: Probe) -> bool:
+    """Whether a probe can be looked at for a site: before it, where the controller asks in mid-forward."""
+    if isinstance(site, Output):
+        return isinstance(probe, (Latent, Prediction))
+    if not isinstance(site, Span):
+        return False
+    if not asks:
+        return isinstance(probe, BlockProbe)
+    if isinstance(probe, PrefixResidual):
+        return probe.stop == site.start
+    return isinstance(probe, (AttentionInput, TimeEmbedding))
+
+
+def _needed(when: Controller) -> str:
+    if not when.asks:
+        return "a Span, measured at an AttentionResidual or RestResidual"
+    return (
+        "something measured before the site, over the lead branch: for a Span(start=n) an AttentionInput, a "
+        "TimeEmbedding or a PrefixResidual(stop=n), n >= 1; for an Output the Latent"
+    )
 
 
 def _overlap(one: Site, other: Site) -> bool:

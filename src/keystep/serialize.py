@@ -11,7 +11,20 @@ from typing import Any
 from keystep.errors import unknown
 from keystep.how import Constant, FrequencyBands, Gain, Hold, Linear, Ramp, Spacing, Taylor
 from keystep.policy import Policy, Rule
-from keystep.what import Attention, AttentionResidual, Branch, Mlp, PrefixResidual, RestResidual, Span
+from keystep.what import (
+    Attention,
+    AttentionInput,
+    AttentionResidual,
+    Branch,
+    Latent,
+    Mlp,
+    Output,
+    Prediction,
+    PrefixResidual,
+    RestResidual,
+    Span,
+    TimeEmbedding,
+)
 from keystep.when import (
     Always,
     Below,
@@ -27,7 +40,8 @@ PARTS = {
     part.__name__: part
     for part in (
         *(Policy, Rule),
-        *(Attention, Mlp, Branch, Span, AttentionResidual, RestResidual, PrefixResidual),
+        *(Attention, Mlp, Branch, Output, Span, AttentionResidual, RestResidual, PrefixResidual),
+        *(AttentionInput, TimeEmbedding, Latent, Prediction),
         *(Always, Every, Mask, Codebook, Below, MotionRegularisation, RelativeChange, MotionRatio),
         *(Hold, Linear, Constant, Ramp, Spacing, Taylor, FrequencyBands, Gain),
     )

@@ -197,7 +197,7 @@ POLICIES: dict[str, tuple[Callable[[], Any], Any, list[str]]] = {
     "span in the middle with attention": (
         lambda: Policy((Rule(Span(1), Every(2), Hold()), HOLD_ATTENTION)),
         WAN,
-        ["Span(start=0)"],
+        ["whole stack"],
     ),
 }
 

@@ -14,6 +14,7 @@ from diffusers import HeunDiscreteScheduler
 import keystep
 from keystep.engine.clock import first_index
 from keystep.engine.planner import Planner
+from keystep.engine.tap import OUTPUT_TAP
 from keystep.how import Constant, Linear
 from keystep.methods.fastercache import PRESETS, scale
 from keystep.what import Attention
@@ -78,7 +79,7 @@ def test_calls_outside_a_run_leave_nothing_in_the_taps() -> None:
         with pytest.warns(keystep.KeystepWarning, match="after the last evaluation"), torch.no_grad():
             args, kwargs = calls[0]
             pipe.transformer(*args, **kwargs)
-        taps = [module.keystep_tap for module in pipe.transformer.modules() if hasattr(module, "keystep_tap")]
+        taps = [vars(m)[OUTPUT_TAP] for m in pipe.transformer.modules() if OUTPUT_TAP in vars(m)]
         assert taps
         assert all(tap.value is None and not tap.should_skip for tap in taps)
     handle.remove()

@@ -9,9 +9,20 @@ from torch import nn
 
 from keystep.engine.restore import replace_attribute
 from keystep.engine.seats import BlockSeat, ExitSeat, Host, ModelSeat
-from keystep.engine.tap import put_tap, show_input, show_output
+from keystep.engine.tap import peek_input, put_tap, show_input, show_output
 from keystep.policy import Policy
-from keystep.what import Attention, BlockProbe, Branch, Mlp, Span
+from keystep.what import (
+    Attention,
+    AttentionInput,
+    BlockProbe,
+    Branch,
+    Mlp,
+    Output,
+    Part,
+    Site,
+    Span,
+    TimeEmbedding,
+)
 
 if TYPE_CHECKING:
     from keystep.models.spec import ModelSpec
@@ -19,7 +30,7 @@ if TYPE_CHECKING:
 # What nn.Module.__call__ prefers to its forward: outside the hooks and outside compiled code.
 CALL = "_compiled_call_impl"
 SEAT = "keystep_seat"
-Seats = dict[tuple[str, int], BlockSeat]  # (block list, index)
+Seats = dict[str, BlockSeat]  # by the name of the block, in the order in which they run
 
 
 def seat(stack: ExitStack, module: nn.Module, value: ModelSeat | BlockSeat | ExitSeat) -> None:
@@ -36,38 +47,52 @@ def attach_model(
 ) -> None:
     """Put seats and taps where `policy` may need them."""
     rules = policy.rules
-    seat(stack, module, ModelSeat(session, name, module, spec))
-    if all(isinstance(rule.what, Branch) for rule in rules):
+    model_seat = ModelSeat(session, name, module, spec)
+    seat(stack, module, model_seat)
+    if all(isinstance(rule.what, (Branch, Output)) for rule in rules):
         return
+    in_order = spec.blocks_in_order(module)
+    positions = spec.positions(in_order)
+    model_seat.num_positions = len([position for position in positions if position is not None])
     seats = {
-        (list_name, index): BlockSeat(session, block, spec, list_name, index)
-        for list_name in spec.blocks
-        for index, block in enumerate(module.get_submodule(list_name).children())
+        path: BlockSeat(session, module.get_submodule(path), spec, position)
+        for path, position in zip(in_order, positions, strict=True)
     }
-    _tap_parts(stack, module, spec, seats, policy)
     for rule in rules:
+        if isinstance(rule.what, (Attention, Mlp)):
+            _tap_parts(stack, module, spec, seats, rule.what)
         if isinstance(rule.what, Span):
             exit_module = module.get_submodule(spec.exit)
             seat(stack, exit_module, ExitSeat(session, exit_module))
-        for signal in rule.when.signals:
-            for probe in signal.probes:
-                if isinstance(probe, BlockProbe):
-                    _tap_residual(stack, module, spec, seats, probe)
-    for (list_name, index), block_seat in seats.items():
-        seat(stack, module.get_submodule(f"{list_name}.{index}"), block_seat)
+        for probe in (probe for signal in rule.when.signals for probe in signal.probes):
+            if isinstance(probe, BlockProbe):
+                _tap_residual(stack, module, spec, seats, probe)
+            elif isinstance(probe, AttentionInput):
+                _tap_attention_input(stack, module, spec, seats, rule.what)
+            elif isinstance(probe, TimeEmbedding):
+                model_seat.time_tap = put_tap(stack, module.get_submodule(spec.time), show_output)
+    for path, block_seat in seats.items():
+        seat(stack, module.get_submodule(path), block_seat)
 
 
-def _tap_parts(stack: ExitStack, module: nn.Module, spec: ModelSpec, seats: Seats, policy: Policy) -> None:
-    in_order = sorted(seats, key=lambda key: (key[1], spec.blocks.index(key[0])))
-    for site in [rule.what for rule in policy.rules]:
-        if not isinstance(site, (Attention, Mlp)):
-            continue
-        for kind, pattern in spec.parts(site).items():
-            for position, (list_name, index) in enumerate(in_order):
-                name = pattern.format(index)
-                if name.startswith(f"{list_name}.{index}.") and site.covers(kind, position):
-                    tap = put_tap(stack, module.get_submodule(name), show_output)
-                    seats[list_name, index].parts.append((name, site, tap))
+def _tap_parts(stack: ExitStack, module: nn.Module, spec: ModelSpec, seats: Seats, site: Part) -> None:
+    for kind, pattern in spec.parts(site).items():
+        for number, (path, block_seat) in enumerate(seats.items()):
+            name = pattern.format(path.rpartition(".")[2])
+            if name.startswith(f"{path}.") and site.covers(kind, number):
+                tap = put_tap(stack, module.get_submodule(name), show_output)
+                block_seat.parts.append((name, site, tap))
+
+
+def _tap_attention_input(
+    stack: ExitStack, module: nn.Module, spec: ModelSpec, seats: Seats, span: Site
+) -> None:
+    assert isinstance(span, Span), "checked with the rule"
+    path, block_seat = next((p, s) for p, s in seats.items() if s.position == span.start)
+    kinds = (pattern for kind, pattern in spec.attention.items() if Attention().covers(kind, 0))
+    names = (pattern.format(path.rpartition(".")[2]) for pattern in kinds)
+    name = next(name for name in names if name.startswith(f"{path}."))
+    block_seat.attention_input = put_tap(stack, module.get_submodule(name), peek_input)
 
 
 def _tap_residual(
@@ -75,9 +100,9 @@ def _tap_residual(
 ) -> None:
     pattern = spec.residual[probe.kind or next(iter(spec.residual))]
     list_name = next(name for name in spec.blocks if pattern.startswith(f"{name}."))
-    num_blocks = sum(name == list_name for name, _ in seats)
+    num_blocks = sum(path.rpartition(".")[0] == list_name for path in seats)
     index = int(round(probe.depth * (num_blocks - 1), 6))  # 13 / 27 of 27 must not become 12
-    measured = seats[list_name, index]
+    measured = seats[f"{list_name}.{index}"]
     if measured.after_attention is None:
         following = module.get_submodule(pattern.format(index))
         measured.after_attention = put_tap(stack, following, show_input)

@@ -2,119 +2,121 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import torch
 
-from keystep.engine.history import Key
-from keystep.engine.measure import Measurement
-from keystep.engine.run import Run
-from keystep.how import Entry
+from keystep.engine.prober import Probed, Prober, is_whole
 from keystep.policy import Rule
-from keystep.what import LEAD, BlockProbe, Probe, Span
+from keystep.what import LEAD, AttentionInput, BlockProbe, PrefixResidual, Span
 from keystep.what.branch import rows_of
-from keystep.when import Signal
 
 if TYPE_CHECKING:
     from keystep.engine.tap import Tap
-    from keystep.models.spec import ModelSpec
     from keystep.what import Part
 
-
-def is_whole(tensor: torch.Tensor) -> bool:
-    """Whether a tensor fills its storage, so that keeping it keeps nothing else alive."""
-    return tensor.untyped_storage().nbytes() == tensor.nbytes
-
-
-@dataclass(frozen=True)
-class Probed:
-    """A residual at a probe: where its predecessor is kept, its value, and what is being measured on it."""
-
-    key: Key
-    value: torch.Tensor
-    measurements: list[Measurement]
+Streams = tuple[torch.Tensor, ...]  # the hidden state, and others such as the text
 
 
 class Call:
     """The call under way.
 
     Args:
-        run: the generation.
-        spec: of the model.
-        module: the model.
-        active: branches in this call, in the order of the rows.
-        latent: the latent argument as the model gets it.
+        prober: of the call; it knows the run and the branches in it.
+        num_positions: places in the stack at which a span may begin or end.
+        time_tap: on the module that embeds the timestep, where a rule measures it.
     """
 
-    def __init__(
-        self,
-        run: Run,
-        spec: ModelSpec,
-        module: torch.nn.Module,
-        active: tuple[str, ...],
-        latent: torch.Tensor,
-    ) -> None:
+    def __init__(self, prober: Prober, num_positions: int, time_tap: Tap | None) -> None:
+        run, active = prober.run, prober.active
         self.run = run
         self.active = active
         self.is_skipping = False
-        self.samples = latent.shape[0] // len(active)
-        self.num_frames = spec.count_frames(module, latent)
+        self.prober = prober
+        self._num_positions = num_positions
         self._span = run.rule_on(Span)
-        self._span_start = self._span.what.start if self._span and isinstance(self._span.what, Span) else 0
+        self._start, self._end = self._borders()
         self._first: torch.Tensor | None = None  # input of block 0, where a probe needs it
-        self._entry: torch.Tensor | None = None  # input of the span
+        self._entry: tuple[torch.Tensor, ...] = ()  # streams at the begin of the span, while they are needed
+        self.time_tap = time_tap
+
+    def _borders(self) -> tuple[int, int]:
+        """Positions at which the span begins, and at which it has ended."""
+        if self._span is None or not isinstance(self._span.what, Span):
+            return 0, self._num_positions
+        return self._span.what.start, self._num_positions - self._span.what.num_after
 
     # ---------------------------------------------------------------- span
 
-    def enter_block(self, index: int, hidden: torch.Tensor) -> None:
-        """A block of the first list is about to run; `hidden` is its input."""
-        if index == 0:
-            num_branches = len(self.run.branches)
-            num_bytes = hidden.nbytes // len(self.active) * num_branches
-            self.run.trace.hidden_state_bytes = max(self.run.trace.hidden_state_bytes, num_bytes)
-            self._first = hidden if self._span is not None and self._span.when.asks else None
-        if self._span is None or index != self._span_start:
-            return
-        if self._span.when.asks:
-            self._probe_prefix(self._span, hidden)
-        self.is_skipping = self.run.step_of(self._span).action == "skip"
-        if self.is_skipping or self._keeps_span():
-            self._entry = hidden
+    def pass_position(self, position: int, streams: Streams, peek: Callable[[], torch.Tensor]) -> Streams:
+        """The stack arrives at a block; returns the streams with which it goes on.
 
-    def _probe_prefix(self, span: Rule, hidden: torch.Tensor) -> None:
-        """Measure what the blocks before the span did; ask, where the plan left it open."""
+        Args:
+            position: of the block.
+            streams: its inputs, the hidden state first.
+            peek: runs the block up to its attention, and returns what that is given.
+        """
+        if position == 0:
+            self._note_size(streams[0])
+        if self._span is None:
+            return streams
+        if position == self._end:
+            streams = self.leave_span(streams)
+        if position == self._start:
+            if self._span.when.asks:
+                self._ask(self._span, streams[0], peek)
+            self.is_skipping = self.run.step_of(self._span).action == "skip"
+            if self.is_skipping or any(self.run.keeps(self._span, branch) for branch in self.active):
+                # behind the last block only the hidden state is looked at
+                self._entry = streams if self._end < self._num_positions else streams[:1]
+        return streams
+
+    def _note_size(self, hidden: torch.Tensor) -> None:
+        num_bytes = hidden.nbytes // len(self.active) * len(self.run.branches)
+        self.run.trace.hidden_state_bytes = max(self.run.trace.hidden_state_bytes, num_bytes)
+        self._first = hidden if self._span is not None and self._span.when.asks else None
+
+    def _ask(self, span: Rule, hidden: torch.Tensor, peek: Callable[[], torch.Tensor]) -> None:
+        """Measure what is known before the span; ask, where the plan left it open."""
         first, self._first = self._first, None
-        assert first is not None, "block 0 runs before the span begins"
         if LEAD not in self.active:
             return
-        signals = list(span.when.signals)
-        (probe,) = {probe for signal in signals for probe in signal.probes}  # see Rule: the blocks before
-        probed = self._probe(span, signals, probe, hidden, first, "lead")
-        if self.run.step_of(span).action == "ask":
-            found = {name: value for _, name, value in Measurement.read_all(probed.measurements)}
-            self.run.ask(span, found)
-        if self.run.step_of(span).action == "compute":
-            self._remember(probed)
+        probed: list[Probed] = []
+        for probe in dict.fromkeys(probe for signal in span.when.signals for probe in signal.probes):
+            before = None
+            if isinstance(probe, PrefixResidual):
+                value, before = hidden, first
+            elif isinstance(probe, AttentionInput):
+                value = peek()
+            else:
+                assert self.time_tap is not None, "tapped when a rule measures it"
+                value = self.time_tap.take()
+            probed.extend(self.prober.begin(span, probe, value, before))
+        self.prober.ask(span, probed)
 
-    def _keeps_span(self) -> bool:
-        return self._span is not None and any(self.run.keeps(self._span, branch) for branch in self.active)
+    def leave_span(self, streams: Streams) -> Streams:
+        """The streams behind the span: measured when computed, predicted when skipped."""
+        entry, self._entry = self._entry, ()
+        if self._span is None or not entry:
+            return streams
+        left = []
+        for index, (before, after) in enumerate(zip(entry, streams, strict=True)):
+            name = f"span:{index}" if index else "span"
+            if self.is_skipping:
+                left.append(self._predict_stream(self._span, name, before).to(after.dtype))
+            else:
+                # Wan shows its exit a float32 copy; what is cached has the type of the stream itself
+                self._push_rows(self._span, name, after.to(before.dtype) - before)
+        is_skipping, self.is_skipping = self.is_skipping, False
+        return tuple(left) if is_skipping else streams
 
-    def leave_span(self, hidden: torch.Tensor) -> torch.Tensor:
-        """The hidden state after the last block: measured when computed, predicted when skipped."""
-        entry, self._entry = self._entry, None
-        if self._span is None or entry is None:
-            return hidden
-        if not self.is_skipping:
-            # Wan shows its exit a float32 copy; what is cached has the type of the stream itself
-            self._push_rows(self._span, "span", hidden.to(entry.dtype) - entry)
-            return hidden
-        self.is_skipping = False
+    def _predict_stream(self, span: Rule, name: str, entry: torch.Tensor) -> torch.Tensor:
         parts = [
-            rows_of(entry, branch, self.active) + self.run.predict(self._span, "span", branch)
+            rows_of(entry, branch, self.active) + self.run.predict(span, name, branch)
             for branch in self.active
         ]
-        return (parts[0] if len(parts) == 1 else torch.cat(parts)).to(hidden.dtype)
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
 
     # ---------------------------------------------------------------- parts of blocks
 
@@ -160,40 +162,5 @@ class Call:
 
     def measure_block(self, probe: BlockProbe, after: torch.Tensor, before: torch.Tensor) -> None:
         """After a measured block ran: the residual `after - before` is what the probe looks at."""
-        if self._span is None or self.run.step_of(self._span).action != "compute":
-            return
-        for rows in ("lead", "all"):
-            signals = [s for s in self._span.when.signals if probe in s.probes and s.over == rows]
-            if signals and (rows == "all" or LEAD in self.active):
-                self._remember(self._probe(self._span, signals, probe, after, before, rows))
-
-    def _probe(
-        self,
-        span: Rule,
-        signals: list[Signal],
-        probe: Probe,
-        after: torch.Tensor,
-        before: torch.Tensor,
-        rows: str,
-    ) -> Probed:
-        """Begin to measure the residual after - before, against the one of the last computed evaluation."""
-        branches = (LEAD,) if rows == "lead" else self.active
-        if rows == "lead":
-            after, before = rows_of(after, LEAD, self.active), rows_of(before, LEAD, self.active)
-        value = (after.to(before.dtype) - before).detach()
-        samples = self.samples * len(branches)
-        key = (f"probe of {span.label}", f"{probe} {rows}", "+".join(branches))
-        entries = self.run.histories.get(key)
-        previous = entries[-1].values[0] if entries else None
-        measurements = [
-            Measurement.begin(span, signal, probe, value, previous, self.num_frames, samples)
-            for signal in signals
-            if previous is not None or not signal.needs_previous
-        ]
-        self.run.measurements.extend(measurements)
-        return Probed(key, value, measurements)
-
-    def _remember(self, probed: Probed) -> None:
-        """Put the residual in the place of the previous one."""
-        self.run.histories.trim(probed.key, 0)
-        self.run.histories.push(probed.key, Entry(self.run.now, (probed.value,)), 1)
+        if self._span is not None and self.run.step_of(self._span).action == "compute":
+            self.prober.remember(self.prober.begin(self._span, probe, after, before), is_computed=True)

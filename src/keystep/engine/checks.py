@@ -11,7 +11,7 @@ from keystep.engine.attach import CALL, SEAT
 from keystep.engine.seats import ModelSeat
 from keystep.how import FrequencyBands
 from keystep.policy import Policy, Rule
-from keystep.what import Attention, BlockProbe, Branch, Guidance, Mlp, Part, Span
+from keystep.what import Attention, BlockProbe, Branch, Guidance, Mlp, Part, Span, TimeEmbedding
 
 if TYPE_CHECKING:
     from keystep.models.spec import ModelSpec
@@ -80,6 +80,7 @@ def check_spec(spec: ModelSpec, module: nn.Module) -> None:
     names = {name for name, _ in module.named_modules()}
     for field, name in {
         "exit": spec.exit,
+        **({"time": spec.time} if spec.time else {}),
         **{f"blocks {n}": n for n in spec.blocks},
         **{field: pattern.format(0) for field, pattern in patterns.items()},
     }.items():
@@ -93,14 +94,14 @@ def check_spec(spec: ModelSpec, module: nn.Module) -> None:
 
 def check_sites(policy: Policy, spec: ModelSpec, module: nn.Module, guidance: Guidance) -> None:
     """Raise if a rule matches nothing in the model; the message lists what there is."""
-    lengths = [len(list(module.get_submodule(name).children())) for name in spec.blocks]
-    num_blocks = lengths[0]
+    in_order = spec.blocks_in_order(module)
+    num_blocks = len([position for position in spec.positions(in_order) if position is not None])
     for rule in policy.rules:
         site = rule.what
         if isinstance(site, (Attention, Mlp)):
-            check_part(site, spec, sum(lengths))
+            check_part(site, spec, len(in_order))
         _check_probes(rule, spec)
-        if isinstance(site, Span) and site.start >= num_blocks:
+        if isinstance(site, Span) and site.start + site.num_after >= num_blocks:
             raise ValueError(
                 f"{rule.label} matches no site of {spec.transformer}: it has blocks 0 to {num_blocks - 1}"
             )
@@ -131,6 +132,12 @@ def _check_probes(rule: Rule, spec: ModelSpec) -> None:
                 raise ValueError(
                     f"{rule.label}: {probe} matches no block of {spec.transformer}; kinds that can be "
                     f"measured there: {', '.join(spec.residual)}"
+                )
+
+            if isinstance(probe, TimeEmbedding) and not spec.time:
+                raise ValueError(
+                    f"{rule.label}: it is not known which module of {spec.transformer} embeds the timestep; "
+                    "name it with time= in a keystep.ModelSpec"
                 )
 
 

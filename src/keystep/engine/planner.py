@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from keystep.policy import Policy, Rule
-from keystep.what import Branch, Span
+from keystep.what import Branch, Output, Span
 from keystep.when import Plan
 
 Held = Mapping[tuple[str, str], tuple[int, ...]]  # (rule label, branch) -> evaluations held, oldest first
@@ -52,6 +52,11 @@ class EvaluationPlan:
         return (rule.what.name,) if isinstance(rule.what, Branch) else self.active
 
 
+def inside(outer: Rule) -> Step:
+    """The step of a rule that is not visited because an outer site is skipped."""
+    return Step("skip", f"inside a skipped {outer.label}", is_visited=False)
+
+
 class Planner:
     """Plans the evaluations of one run."""
 
@@ -80,17 +85,18 @@ class Planner:
         `last` tells when each rule and branch was last computed, where not everything computed is held.
         """
         last = last or {key: entries[-1] for key, entries in held.items() if entries}
-        active, steps, is_inside = self.branches, {}, False
+        active, steps, outer = self.branches, {}, None
         for rule in self.rules:
-            if is_inside:
-                step = Step("skip", "inside a skipped span", is_visited=False)
+            if outer is not None:
+                step = inside(outer)
             else:
                 needed = (rule.what.name,) if isinstance(rule.what, Branch) else active
                 step = self._step(rule, evaluation, states[rule.label], held, last, needed)
             steps[rule.label] = step
             if step.action == "skip" and isinstance(rule.what, Branch):
                 active = tuple(branch for branch in active if branch != rule.what.name)
-            is_inside = is_inside or (step.action == "skip" and isinstance(rule.what, Span))
+            if outer is None and step.action == "skip" and isinstance(rule.what, (Output, Span)):
+                outer = rule
         return EvaluationPlan(evaluation, active, steps)
 
     def _step(
@@ -118,8 +124,9 @@ class Planner:
         return Step(action, "measured" if rule.when.signals else "scheduled")
 
     def keeps_all(self, rule: Rule) -> bool:
-        """Whether the future of a rule is unknown: it measures, or lies inside a span that does."""
-        outer = (r for r in self.rules if isinstance(r.what, Span) and r.what.level < rule.what.level)
+        """Whether the future of a rule is unknown: it measures, or lies inside something that does."""
+        around = [r for r in self.rules if isinstance(r.what, (Output, Span))]
+        outer = (r for r in around if r.what.level < rule.what.level)
         return bool(rule.when.signals) or any(r.when.signals for r in outer)
 
     def look_ahead(

@@ -12,12 +12,12 @@ import torch
 from keystep.engine.history import Histories
 from keystep.engine.ledger import Ledger
 from keystep.engine.measure import Measurement
-from keystep.engine.planner import EvaluationPlan, Planner, Step
+from keystep.engine.planner import EvaluationPlan, Planner, Step, inside
 from keystep.engine.storage import Storage
 from keystep.engine.trace import Decision, Row, Trace
 from keystep.how import Moment
 from keystep.policy import Policy, Rule
-from keystep.what import Branch, Guidance, Part, Span
+from keystep.what import Branch, Guidance, Output, Part, Span
 from keystep.when import Always
 
 
@@ -51,6 +51,8 @@ class Run:
         self.trace = trace
         self.thread = threading.get_ident()
         self.shape: tuple[int, ...] | None = None  # of the latent, per branch
+        self.form: Any = None  # an output without content: what the model returns, for when it is not called
+        self.output_dtype: torch.dtype | None = None
         self.lead_output: Any = None  # the conditional output, while other branches of its evaluation are due
         self.plan: EvaluationPlan | None = None
         self.measurements: list[Measurement] = []
@@ -165,7 +167,7 @@ class Run:
         steps[rule.label] = Step("skip" if action == "skip" else "compute", "measured")
         if action == "skip":
             inner = [r for r in self._planner.rules if r.what.level > rule.what.level]
-            steps.update({r.label: Step("skip", "inside a skipped span", is_visited=False) for r in inner})
+            steps.update({r.label: inside(rule) for r in inner})
         self.plan = EvaluationPlan(self.plan.evaluation, self.plan.active, steps)
         if action != "skip":
             self._ledger.make_room(rule, self.plan)
@@ -222,8 +224,8 @@ class Run:
 
     # ---------------------------------------------------------------- rules and histories
 
-    def rule_on(self, site: type[Span] | type[Branch]) -> Rule | None:
-        """The active rule on the span, or on a branch."""
+    def rule_on(self, site: type[Span] | type[Output] | type[Branch]) -> Rule | None:
+        """The active rule on the span, the output, or a branch."""
         return next((rule for rule in self._planner.rules if isinstance(rule.what, site)), None)
 
     def rule_on_part(self, site: Part) -> Rule | None:

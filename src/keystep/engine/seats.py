@@ -9,15 +9,18 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 
 from keystep.engine.call import Call
 from keystep.engine.outputs import sample_of, with_sample
+from keystep.engine.prober import Prober
 from keystep.engine.run import Run
-from keystep.engine.tap import Tap
-from keystep.what import LEAD, AttentionResidual, BlockProbe, Branch, Part
+from keystep.engine.tap import Peeked, Tap
+from keystep.engine.whole import WholeOutput
+from keystep.what import LEAD, AttentionResidual, BlockProbe, Branch, Output, Part
 from keystep.what.branch import check_rows, rows_of, select_branches
 
 if TYPE_CHECKING:
@@ -45,7 +48,12 @@ class Host(Protocol):
 
 
 class ModelSeat:
-    """In front of a transformer: opens calls, drops rows that are not needed, fills in skipped branches."""
+    """In front of a transformer: opens calls, drops rows that are not needed, fills in skipped branches.
+
+    Attributes:
+        num_positions: places in the stack of blocks at which a span may begin or end.
+        time_tap: on the module that embeds the timestep, if a rule measures it.
+    """
 
     def __init__(self, session: Host, name: str, module: torch.nn.Module, spec: ModelSpec) -> None:
         self.session = session
@@ -53,6 +61,8 @@ class ModelSeat:
         self.spec = spec
         self.module = module
         self.signature = inspect.signature(module.forward)
+        self.num_positions = 0
+        self.time_tap: Tap | None = None
         self.call_next: Callable[..., Any] = module._call_impl
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -79,13 +89,35 @@ class ModelSeat:
             return with_sample(run.lead_output, self._predict(run, follower, sample_of(run.lead_output)))
         if active != branches:
             bound.arguments.update(select_branches(bound.arguments, self.spec.rows, branches, active))
-        self.session.call = Call(run, self.spec, self.module, active, bound.arguments[self.spec.rows[0]])
+        latent = bound.arguments[self.spec.rows[0]]
+        num_frames = self.spec.count_frames(self.module, latent)
+        prober = Prober(run, active, latent.shape[0] // len(active), num_frames)
+        rule = run.rule_on(Output)
+        if rule is None:
+            output = self._run_blocks(prober, bound)
+        else:
+            channels = self.spec.latent.index("C")
+            whole = WholeOutput(run, rule, self.name, latent, channels, prober)
+            output = self._run_or_skip(whole, bound)
+        return self._complete(run, output, branches, active)
+
+    def _run_or_skip(self, whole: WholeOutput, bound: inspect.BoundArguments) -> Any:
+        if whole.decide():
+            return with_sample(whole.run.form, whole.predict())
+        output = self._run_blocks(whole.prober, bound)
+        whole.run.form = with_sample(output, sample_of(output)[:0])
+        whole.keep(sample_of(output))
+        return output
+
+    def _run_blocks(self, prober: Prober, bound: inspect.BoundArguments) -> Any:
+        self.session.call = Call(prober, self.num_positions, self.time_tap)
         try:
             with self.session.graph_budget():
-                output = self.call_next(*bound.args, **bound.kwargs)
+                return self.call_next(*bound.args, **bound.kwargs)
         finally:
             self.session.call = None
-        return self._complete(run, output, branches, active)
+            if self.time_tap is not None:
+                self.time_tap.reset()
 
     def _complete(self, run: Run, output: Any, branches: tuple[str, ...], active: tuple[str, ...]) -> Any:
         """Store the difference between the branches, or fill in the rows of a skipped one."""
@@ -117,23 +149,23 @@ class BlockSeat:
     """In front of a transformer block: passes its streams through inside a skipped span, else sets its taps.
 
     Attributes:
-        list_name, index: which block this is.
+        position: of the block in the stack, if a span may begin or end in front of it.
         parts: (module name, site, tap) of the modules inside that rules may skip.
         probes: where this block is measured.
         after_attention: the tap behind the attention residual, if this block is measured.
+        attention_input: the tap in front of the attention, if a rule measures what it is given.
     """
 
-    def __init__(
-        self, session: Host, module: torch.nn.Module, spec: ModelSpec, list_name: str, index: int
-    ) -> None:
+    def __init__(self, session: Host, module: torch.nn.Module, spec: ModelSpec, position: int | None) -> None:
         self.session = session
-        self.spec = spec
-        self.list_name = list_name
-        self.index = index
+        self.module = module
+        self.names = spec.streams
+        self.position = position
         self.parts: list[tuple[str, Part, Tap]] = []
         self.probes: list[BlockProbe] = []
         self.after_attention: Tap | None = None
-        self.positions = [
+        self.attention_input: Tap | None = None
+        self.indices = [
             list(inspect.signature(module.forward).parameters).index(name) for name in spec.streams
         ]
         self.call_next: Callable[..., Any] = module._call_impl
@@ -147,12 +179,15 @@ class BlockSeat:
             finally:
                 self._reset_taps()
         streams = tuple(
-            args[position] if position < len(args) else kwargs[name]
-            for name, position in zip(self.spec.streams, self.positions, strict=True)
+            args[index] if index < len(args) else kwargs[name]
+            for name, index in zip(self.names, self.indices, strict=True)
         )
+        if self.position is not None:
+            given = streams
+            streams = call.pass_position(self.position, given, partial(self._peek, args, kwargs))
+            if streams is not given:
+                args, kwargs = self._replace_streams(args, kwargs, streams)
         hidden = streams[0]
-        if self.list_name == self.spec.blocks[0]:
-            call.enter_block(self.index, hidden)
         if call.is_skipping:
             return hidden if len(streams) == 1 else streams
         try:
@@ -166,6 +201,29 @@ class BlockSeat:
         finally:
             self._reset_taps()
         return output
+
+    def _replace_streams(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any], streams: tuple[torch.Tensor, ...]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        positional, named = list(args), dict(kwargs)
+        for name, index, stream in zip(self.names, self.indices, streams, strict=True):
+            if index < len(positional):
+                positional[index] = stream
+            else:
+                named[name] = stream
+        return tuple(positional), named
+
+    def _peek(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> torch.Tensor:
+        """What the block's attention is given; the block is left there."""
+        assert self.attention_input is not None, "tapped when a rule measures it"
+        self.attention_input.should_skip = True
+        try:
+            self.module._call_impl(*args, **kwargs)  # not compiled: an exception leaves it
+        except Peeked as seen:
+            return seen.value
+        finally:
+            self.attention_input.reset()
+        raise RuntimeError(f"{type(self.module).__name__}: ran without its attention, which a rule measures")
 
     def _measure(self, call: Call, before: torch.Tensor, after_attention: torch.Tensor, output: Any) -> None:
         last = output[0] if isinstance(output, tuple) else output
@@ -192,4 +250,4 @@ class ExitSeat:
     def __call__(self, hidden: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
         """Leave the span, then run the module."""
         call = self.session.call
-        return self.call_next(hidden if call is None else call.leave_span(hidden), *args, **kwargs)
+        return self.call_next(hidden if call is None else call.leave_span((hidden,))[0], *args, **kwargs)

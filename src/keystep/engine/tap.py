@@ -22,6 +22,7 @@ from keystep.engine.restore import replace_attribute
 # One module may have one of each: what follows the attention may be something that is skipped itself.
 OUTPUT_TAP = "keystep_output_tap"
 INPUT_TAP = "keystep_input_tap"
+PEEK_TAP = "keystep_peek_tap"
 
 
 class Tap:
@@ -68,9 +69,30 @@ def show_input(self: nn.Module, hidden: torch.Tensor, *args: Any, **kwargs: Any)
     return tap.forward(hidden, *args, **kwargs)
 
 
+class Peeked(Exception):
+    """Raised to leave a block as soon as its attention is reached; carries what the attention is given."""
+
+    def __init__(self, value: torch.Tensor) -> None:
+        super().__init__()
+        self.value = value
+
+
+def peek_input(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
+    """The module's output; while the engine only peeks, its first argument and nothing computed."""
+    tap: Tap | None = getattr(self, PEEK_TAP, None)
+    if tap is None:
+        return type(self).forward(self, *args, **kwargs)
+    if tap.should_skip:
+        raise Peeked(args[0] if args else next(iter(kwargs.values())))
+    return tap.forward(*args, **kwargs)
+
+
+ATTRIBUTES = {show_output: OUTPUT_TAP, show_input: INPUT_TAP, peek_input: PEEK_TAP}
+
+
 def put_tap(stack: ExitStack, module: nn.Module, forward: Callable[..., Any]) -> Tap:
-    """Tap a module with `show_output` or `show_input` until the stack closes."""
+    """Tap a module with one of the functions above until the stack closes."""
     tap = Tap(module.forward)
-    replace_attribute(stack, module, OUTPUT_TAP if forward is show_output else INPUT_TAP, tap)
+    replace_attribute(stack, module, ATTRIBUTES[forward], tap)
     replace_attribute(stack, module, "forward", types.MethodType(forward, module))
     return tap

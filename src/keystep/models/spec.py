@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import zip_longest
+from typing import Literal
 
 import torch
 from torch import nn
@@ -18,7 +21,8 @@ class ModelSpec:
     Attributes:
         name: key of the model in preset tables.
         transformer: class name of the denoiser.
-        blocks: names of the block lists, in the order in which blocks of one index run.
+        blocks: names of the block lists.
+        order: `"interleaved"`: blocks of one index run one after the other; `"sequential"`: list after list.
         streams: arguments of a block that it returns, in order; a skipped block passes them through.
         exit: the module called right after the last block, with the hidden state as its first argument.
         attention: kind -> pattern of the attention modules, `{}` standing for the block index.
@@ -31,6 +35,7 @@ class ModelSpec:
         condition: the argument that carries the text.
         latent: axes of the latent argument, e.g. `"BCTHW"`; its first row argument is the latent.
         can_split_frequencies: whether the last two axes of the output are latent height and width.
+        time: the module that embeds the timestep; empty = it cannot be measured.
         pipeline: class name of the only pipeline this spec is for; empty = any.
     """
 
@@ -47,6 +52,8 @@ class ModelSpec:
     latent: str = "BCTHW"
     can_split_frequencies: bool = True
     pipeline: str = ""
+    order: Literal["interleaved", "sequential"] = "interleaved"
+    time: str = ""
     mlp: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -57,6 +64,26 @@ class ModelSpec:
     def parts(self, site: Part) -> dict[str, str]:
         """Kind -> pattern of the modules that a site on parts of blocks may cover."""
         return self.attention if isinstance(site, Attention) else self.mlp
+
+    def blocks_in_order(self, module: nn.Module) -> list[str]:
+        """Names of the blocks in the order in which they run."""
+        lists = [
+            [f"{name}.{index}" for index, _ in enumerate(module.get_submodule(name).children())]
+            for name in self.blocks
+        ]
+        if self.order == "sequential":
+            return [path for paths in lists for path in paths]
+        return [path for pair in zip_longest(*lists) for path in pair if path is not None]
+
+    def positions(self, in_order: Sequence[str]) -> list[int | None]:
+        """For each block its place in the stack; None where no span may begin or end in front of it.
+
+        Interleaved lists differ in the layout inside a pair of blocks, so a pair is one place.
+        """
+        if self.order == "sequential":
+            return list(range(len(in_order)))
+        first = f"{self.blocks[0]}."
+        return [int(path[len(first) :]) if path.startswith(first) else None for path in in_order]
 
     def count_frames(self, module: nn.Module, latent: torch.Tensor) -> int:
         """Latent frames after temporal patching, from the latent argument and the module's config."""

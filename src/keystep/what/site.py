@@ -1,17 +1,17 @@
 """WHAT can be skipped: sites, and the probe points at which change is measured.
 
 A site is something whose value can be predicted instead of computed. Everything cached is a delta:
-`value = base + predict(history of deltas)`. The base is zero for attention outputs, the span's input for a
-span, and the conditional output for the unconditional branch.
+`value = base + predict(history of deltas)`. The base is zero for parts of blocks, the span's input for a
+span, zero or the latent for the model's output, and the conditional output for the unconditional branch.
 
-Sites nest: branch > span > parts of blocks. What lies inside a skipped site is not visited and its state
-stands still.
+Sites nest: branch > output > span > parts of blocks. What lies inside a skipped site is not visited and its
+state stands still.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from keystep.errors import require
 
@@ -28,12 +28,12 @@ class Attention:
 
     Attributes:
         kinds: which of the model's attention kinds (`ModelSpec.attention`: `"spatial"`, `"temporal"`,
-            `"joint"`, `"self"`, `"cross"` ...); empty = all self-attention: every kind that does not end in
-            `cross`.
+            `"joint"`, `"self"`, `"cross"` ...); `"cross"` covers `"spatial-cross"` too; empty = every kind
+            but those of cross-attention.
     """
 
     kinds: tuple[str, ...] = ()
-    level: ClassVar[int] = 2
+    level: ClassVar[int] = 3
     part: ClassVar[str] = "attention"
 
     @property
@@ -44,7 +44,8 @@ class Attention:
     def covers(self, kind: str, block: int) -> bool:
         """Whether attention modules of this kind belong to the site, in whatever block."""
         del block
-        return kind in self.kinds if self.kinds else not kind.endswith("cross")
+        last_word = kind.rpartition("-")[2]
+        return kind in self.kinds or last_word in self.kinds if self.kinds else last_word != "cross"
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ class Mlp:
     kinds: tuple[str, ...] = ()
     first: int = 0
     last: int | None = None
-    level: ClassVar[int] = 2
+    level: ClassVar[int] = 3
     part: ClassVar[str] = "mlp"
 
     def __post_init__(self) -> None:
@@ -85,22 +86,46 @@ class Mlp:
 
 @dataclass(frozen=True)
 class Span:
-    """The residual of consecutive blocks taken as one: stack output minus the input of block `start`.
+    """The residual of consecutive blocks taken as one: its last block's output minus its first one's input.
 
     Attributes:
         start: index of the first block inside the span; blocks before it always run (0 = the whole stack).
+        num_after: blocks at the end of the stack that lie behind the span and always run.
     """
 
     start: int = 0
-    level: ClassVar[int] = 1
+    num_after: int = 0
+    level: ClassVar[int] = 2
 
     def __post_init__(self) -> None:
         require(self.start >= 0, "Span.start", self.start, "an index >= 0")
+        require(self.num_after >= 0, "Span.num_after", self.num_after, "a number of blocks >= 0")
 
     @property
     def label(self) -> str:
         """Name of the rule on this site in traces."""
-        return "span" + (f"[{self.start}:]" if self.start else "")
+        end = f"-{self.num_after}" if self.num_after else ""
+        return "span" + (f"[{self.start or ''}:{end}]" if self.start or end else "")
+
+
+@dataclass(frozen=True)
+class Output:
+    """The model's whole output, of each guidance branch by itself: a skip calls nothing of the model.
+
+    Attributes:
+        base: `"zero"`, or `"latent"`: what is cached is the output minus the latent the model was given.
+    """
+
+    base: Literal["zero", "latent"] = "zero"
+    level: ClassVar[int] = 1
+
+    def __post_init__(self) -> None:
+        require(self.base in ("zero", "latent"), "Output.base", self.base, "'zero' or 'latent'")
+
+    @property
+    def label(self) -> str:
+        """Name of the rule on this site in traces."""
+        return "output"
 
 
 @dataclass(frozen=True)
@@ -124,7 +149,7 @@ class Branch:
 
 
 Part = Attention | Mlp
-Site = Part | Span | Branch
+Site = Part | Span | Output | Branch
 
 
 @dataclass(frozen=True)
@@ -163,4 +188,27 @@ class PrefixResidual:
         require(self.stop >= 1, "PrefixResidual.stop", self.stop, "an index >= 1")
 
 
-Probe = BlockProbe | PrefixResidual
+@dataclass(frozen=True)
+class AttentionInput:
+    """Probe: what the attention of the span's first block is given (normalised and modulated), known before
+    anything of the span runs.
+    """
+
+
+@dataclass(frozen=True)
+class TimeEmbedding:
+    """Probe: the embedded timestep (`ModelSpec.time`), known before anything of the span runs."""
+
+
+@dataclass(frozen=True)
+class Latent:
+    """Probe: the latent the model is given."""
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """Probe: the model's output, where it was computed."""
+
+
+BeforeSpan = PrefixResidual | AttentionInput | TimeEmbedding
+Probe = BlockProbe | BeforeSpan | Latent | Prediction

@@ -16,6 +16,7 @@ from keystep.what.site import AttentionResidual, Probe
 
 Pairs = Sequence[tuple[float, float]]  # one (numerator, denominator) per sample
 Probes = Probe | tuple[Probe, ...]
+Since = Literal["computed", "previous"]
 
 
 def ratio(numerator: float, denominator: float, empty: float = 0.0) -> float:
@@ -59,10 +60,13 @@ class RelativeChange:
         over: `"lead"`: only the conditional branch, the most restless sample of a batch counts, so a video is
             never skipped more because of its batch mates. `"all"`: one ratio of sums over all branches and
             samples, as the AdaCache reference code pools them.
+        since: `"computed"`: against the last evaluation that was computed; `"previous"`: against the one
+            before, computed or not.
     """
 
     probe: Probes = field(default_factory=AttentionResidual)
     over: Literal["lead", "all"] = "lead"
+    since: Since = "computed"
     name: ClassVar[str] = "distance"
     needs_previous: ClassVar[bool] = True
 
@@ -99,6 +103,7 @@ class MotionRatio:
     probe: Probes = field(default_factory=AttentionResidual)
     over: Literal["lead", "all"] = "lead"
     strides: tuple[int, ...] = (1,)
+    since: ClassVar[Since] = "computed"
     name: ClassVar[str] = "motion"
     needs_previous: ClassVar[bool] = False
 
@@ -132,4 +137,66 @@ class MotionRatio:
         return mean_ratio(rows, self.over, empty=float("nan"))
 
 
-Signal = RelativeChange | MotionRatio
+@dataclass(frozen=True)
+class MeanChange:
+    """Mean absolute change of a probed value, in its own units.
+
+    Attributes:
+        name: in traces and for the controller.
+        probe, over, since: as for `RelativeChange`.
+    """
+
+    name: str
+    probe: Probes
+    since: Since = "computed"
+    over: Literal["lead", "all"] = "lead"
+    needs_previous: ClassVar[bool] = True
+
+    def measure(self, value: torch.Tensor, previous: torch.Tensor | None, num_frames: int) -> torch.Tensor:
+        """Sums per sample, (1, 2, B): of the change, and of ones."""
+        del num_frames
+        assert previous is not None, "the engine measures only with a previous value"
+        return mean_sums(value - previous)
+
+    @property
+    def probes(self) -> tuple[Probe, ...]:
+        """Where it is measured."""
+        return probes_of(self.probe)
+
+    def combine(self, rows: Sequence[Pairs]) -> float:
+        """One number from the pairs of all samples."""
+        return mean_ratio(rows, self.over, empty=0.0)
+
+
+@dataclass(frozen=True)
+class MeanSize:
+    """Mean absolute value of what is probed; attributes as for `MeanChange`."""
+
+    name: str
+    probe: Probes
+    over: Literal["lead", "all"] = "lead"
+    since: ClassVar[Since] = "computed"
+    needs_previous: ClassVar[bool] = False
+
+    def measure(self, value: torch.Tensor, previous: torch.Tensor | None, num_frames: int) -> torch.Tensor:
+        """Sums per sample, (1, 2, B): of the absolute value, and of ones."""
+        del previous, num_frames
+        return mean_sums(value)
+
+    @property
+    def probes(self) -> tuple[Probe, ...]:
+        """Where it is measured."""
+        return probes_of(self.probe)
+
+    def combine(self, rows: Sequence[Pairs]) -> float:
+        """One number from the pairs of all samples."""
+        return mean_ratio(rows, self.over, empty=0.0)
+
+
+def mean_sums(value: torch.Tensor) -> torch.Tensor:
+    """Numerator and denominator of the mean of |value| per sample, (1, 2, B)."""
+    total = absolute_sum(value)
+    return torch.stack([total, torch.full_like(total, value[0].numel())])[None]
+
+
+Signal = RelativeChange | MotionRatio | MeanChange | MeanSize

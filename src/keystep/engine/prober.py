@@ -1,0 +1,112 @@
+"""Probing: measure a value against what was probed before, and remember it for the next time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import product
+
+import torch
+
+from keystep.engine.history import Key
+from keystep.engine.measure import Measurement
+from keystep.engine.run import Run
+from keystep.how import Entry
+from keystep.policy import Rule
+from keystep.what import LEAD, Probe
+from keystep.what.branch import rows_of
+from keystep.when import Signal
+
+
+def is_whole(tensor: torch.Tensor) -> bool:
+    """Whether a tensor fills its storage, so that keeping it keeps nothing else alive."""
+    return tensor.untyped_storage().nbytes() == tensor.nbytes
+
+
+@dataclass(frozen=True)
+class Probed:
+    """A value at a probe.
+
+    Attributes:
+        key: where its predecessor is kept.
+        value: what was seen.
+        since: when its predecessor is replaced, see `RelativeChange`.
+        is_needed: whether a later evaluation compares with it.
+        measurements: what is being measured on it.
+    """
+
+    key: Key
+    value: torch.Tensor
+    since: str
+    is_needed: bool
+    measurements: list[Measurement]
+
+
+@dataclass(frozen=True)
+class Prober:
+    """Measures in one model call.
+
+    Attributes:
+        run: the generation.
+        active: branches in this call, in the order of the rows.
+        samples: rows of the latent per branch.
+        num_frames: latent frames.
+    """
+
+    run: Run
+    active: tuple[str, ...]
+    samples: int
+    num_frames: int
+
+    def begin(
+        self, rule: Rule, probe: Probe, after: torch.Tensor, before: torch.Tensor | None = None
+    ) -> Iterator[Probed]:
+        """Begin to measure `after`, or the residual `after - before`, for the signals of a probe."""
+        for over, since in product(("lead", "all"), ("computed", "previous")):
+            signals = [
+                s for s in rule.when.signals if probe in s.probes and (s.over, s.since) == (over, since)
+            ]
+            if signals and (over == "all" or LEAD in self.active):
+                yield self._begin(rule, signals, probe, after, before)
+
+    def _begin(
+        self,
+        rule: Rule,
+        signals: list[Signal],
+        probe: Probe,
+        after: torch.Tensor,
+        before: torch.Tensor | None,
+    ) -> Probed:
+        over, since = signals[0].over, signals[0].since
+        branches = (LEAD,) if over == "lead" else self.active
+        if over == "lead":
+            after = rows_of(after, LEAD, self.active)
+            before = None if before is None else rows_of(before, LEAD, self.active)
+        value = after.detach() if before is None else (after.to(before.dtype) - before).detach()
+        key = (f"probe of {rule.label}", f"{probe} {over} {since}", "+".join(branches))
+        entries = self.run.histories.get(key)
+        previous = entries[-1].values[0] if entries else None
+        samples = self.samples * len(branches)
+        measurements = [
+            Measurement.begin(rule, signal, probe, value, previous, self.num_frames, samples)
+            for signal in signals
+            if previous is not None or not signal.needs_previous
+        ]
+        self.run.measurements.extend(measurements)
+        return Probed(key, value, since, any(s.needs_previous for s in signals), measurements)
+
+    def remember(self, probed: Iterable[Probed], is_computed: bool) -> None:
+        """Put what was seen in the place of its predecessors."""
+        for seen in probed:
+            if seen.is_needed and (is_computed or seen.since == "previous"):
+                value = seen.value if is_whole(seen.value) else seen.value.clone()
+                self.run.histories.trim(seen.key, 0)
+                self.run.histories.push(seen.key, Entry(self.run.now, (value,)), 1)
+
+    def ask(self, rule: Rule, probed: Iterable[Probed]) -> None:
+        """Let the controller decide by what was measured, where the plan left it open; remember it."""
+        probed = list(probed)
+        if self.run.step_of(rule).action == "ask":
+            measurements = [measurement for seen in probed for measurement in seen.measurements]
+            self.run.ask(rule, {name: value for _, name, value in Measurement.read_all(measurements)})
+        self.remember(probed, self.run.step_of(rule).action == "compute")
