@@ -104,7 +104,7 @@ def _read_frame(name: str, frame: Any) -> torch.Tensor:
         frame = np.asarray(frame.convert("RGB"))
     is_array, pixels = isinstance(frame, np.ndarray), frame
     if is_array and frame.ndim == 3:
-        pixels = torch.from_numpy(np.ascontiguousarray(frame)).permute(2, 0, 1)
+        pixels = torch.from_numpy(np.array(frame, order="C")).permute(2, 0, 1)
     allowed = "PIL images, arrays (H, W, 3) or tensors (3, H, W), of bytes or of floats in [0, 1]"
     is_image = isinstance(pixels, torch.Tensor) and pixels.ndim == 3 and len(pixels) == 3
     require(is_image, name, _describe(frame), allowed)

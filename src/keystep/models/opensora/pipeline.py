@@ -143,40 +143,23 @@ class OpenSoraPipeline(DiffusionPipeline):
         """A callback sets ``pipe._interrupt = True`` to skip the remaining steps."""
         return self._interrupt
 
+    @torch.no_grad()
     def encode_prompt(
         self,
-        prompts: Sequence[str],
-        num_videos_per_prompt: int = 1,
-        prompt_embeds: torch.Tensor | None = None,
-        prompt_attention_mask: torch.Tensor | None = None,
+        prompt: str | Sequence[str],
+        aesthetic_score: float | None = 6.5,
+        motion_score: float | None = None,
+        camera_motion: str | None = None,
+        clip_index: int = 0,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """What the transformer reads for prompts: their rows, then with guidance those of the learned text.
+        """`prompt_embeds` (prompts, L, D) and `prompt_attention_mask` (prompts, L) for `__call__`.
 
-        Args:
-            prompts: as T5 reads them; not looked at if there are embeddings.
-            num_videos_per_prompt: rows of each prompt.
-            prompt_embeds: (prompts, L, D).
-            prompt_attention_mask: (prompts, L); None = all ones.
-
-        Returns:
-            Embeddings (rows, L, D) in the transformer's dtype, and the mask (rows, L). The learned text is as
-            long as the prompt: the model was used that way.
+        Arguments and warnings as there.
         """
-        device, dtype = self._execution_device, self.transformer.dtype
-        if prompt_embeds is None:
-            length = self.transformer.config["model_max_length"]
-            embeds, mask = text.embed(self.tokenizer, self.text_encoder, prompts, length, device)
-        else:
-            embeds, mask = prompt_embeds, prompt_attention_mask
-            mask = torch.ones(embeds.shape[:2]) if mask is None else mask
-        embeds = embeds.to(device, dtype).repeat_interleave(num_videos_per_prompt, dim=0)
-        mask = mask.to(device, torch.bool).repeat_interleave(num_videos_per_prompt, dim=0)
-        if not self.do_classifier_free_guidance:
-            return embeds, mask
-        embedder = self.transformer.y_embedder
-        with align_module_device(embedder):  # it may be offloaded
-            null = embedder.y_embedding[: embeds.shape[1]].to(device, dtype, copy=True)
-        return torch.cat([embeds, null.expand_as(embeds)]), torch.cat([mask, mask])
+        scores = text.Scores(aesthetic_score, motion_score, camera_motion)
+        texts = [text.prepare_prompt(p, scores, clip_index) for p in inputs.checked_prompts("prompt", prompt)]
+        length = self.transformer.config["model_max_length"]
+        return text.embed(self.tokenizer, self.text_encoder, texts, length, self._execution_device)
 
     @torch.no_grad()
     def __call__(
@@ -257,20 +240,20 @@ class OpenSoraPipeline(DiffusionPipeline):
         inputs.check_callback_inputs(callback_on_step_end_tensor_inputs, self._callback_tensor_inputs)
         require(fps > 0, "fps", fps, "a number above 0")
         require(clip_index >= 0, "clip_index", clip_index, "0, 1, ...")
-        scores = text.Scores(aesthetic_score, motion_score, camera_motion)
         widths = self.transformer.config["model_max_length"], self.transformer.config["caption_channels"]
-        prompts = text.read_prompts(prompt, prompt_embeds, prompt_attention_mask, widths, scores, clip_index)
-        shape = self._latent_shape(len(prompts) * num_videos_per_prompt, size)
+        num_prompts = text.count_prompts(prompt, prompt_embeds, prompt_attention_mask, widths)
+        shape = self._latent_shape(num_prompts * num_videos_per_prompt, size)
         inputs.check_generator(generator, shape[0])
         inputs.check_latents(latents, shape)
-        given = references.read(image, video, mask_strategy, edit_ratio, len(prompts), clip_index)
+        given = references.read(image, video, mask_strategy, edit_ratio, num_prompts, clip_index)
         placed = references.place(given, self.vae, size, clip_index)
 
         self._guidance_scale = guidance_scale
         self._interrupt = False
-        embeds, mask = self.encode_prompt(
-            prompts, num_videos_per_prompt, prompt_embeds, prompt_attention_mask
-        )
+        if prompt_embeds is None:
+            scores = aesthetic_score, motion_score, camera_motion
+            prompt_embeds, prompt_attention_mask = self.encode_prompt(prompt or "", *scores, clip_index)
+        embeds, mask = self._guide(prompt_embeds, prompt_attention_mask, num_videos_per_prompt)
         arguments = self._arguments(embeds, mask, fps, size)
         noise = (
             self._draw(shape, generator) if latents is None else latents.to(self._execution_device).float()
@@ -283,23 +266,7 @@ class OpenSoraPipeline(DiffusionPipeline):
             num_inference_steps, device=self._execution_device, dtype=self.transformer.dtype, **size
         )
         schedule = FrameSchedule(frame_mask, self.scheduler) if any(placed) else None
-        timesteps = self.scheduler.timesteps
-        progress_bar: Any = self.progress_bar  # its decorator hides the signature from type checkers
-        self._num_timesteps = len(timesteps)
-        with progress_bar(total=len(timesteps)) as bar:
-            for step, timestep in enumerate(timesteps):
-                if self.interrupt:
-                    continue
-                if schedule is not None and schedule.needs_noise[step]:
-                    sample = schedule.begin(step, sample, self._draw(shape, generator))
-                active = None if schedule is None else schedule.active[step]
-                velocity = self._predict(sample, timestep, arguments, active)
-                sample = self.scheduler.step(velocity, timestep, sample, return_dict=False)[0]
-                if callback_on_step_end is not None:
-                    returned = callback_on_step_end(self, step, timestep, {"latents": sample})
-                    sample = returned.get("latents", sample)
-                bar.update()
-
+        sample = self._denoise(sample, schedule, arguments, generator, callback_on_step_end)
         decoded = self._decode(sample, size["num_frames"], output_type)
         self.maybe_free_model_hooks()
         return OpenSoraPipelineOutput(frames=decoded) if return_dict else (decoded,)
@@ -314,6 +281,24 @@ class OpenSoraPipeline(DiffusionPipeline):
         """Standard normal noise, float32 whatever the model's dtype, as latents are throughout."""
         return randn_tensor(shape, generator=generator, device=self._execution_device, dtype=torch.float32)
 
+    def _guide(
+        self, embeds: torch.Tensor, mask: torch.Tensor | None, num_videos_per_prompt: int
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """A row for each video, then with guidance as many of the learned empty text.
+
+        That text is cut to the prompt's tokens, as it was whenever the released model was sampled from.
+        """
+        device, dtype = self._execution_device, self.transformer.dtype
+        mask = torch.ones(embeds.shape[:2]) if mask is None else mask
+        embeds = embeds.to(device, dtype).repeat_interleave(num_videos_per_prompt, dim=0)
+        mask = mask.to(device, torch.bool).repeat_interleave(num_videos_per_prompt, dim=0)
+        if not self.do_classifier_free_guidance:
+            return embeds, mask
+        embedder = self.transformer.y_embedder
+        with align_module_device(embedder):  # it may be offloaded
+            null = embedder.y_embedding[: embeds.shape[1]].to(device, dtype, copy=True)
+        return torch.cat([embeds, null.expand_as(embeds)]), torch.cat([mask, mask])
+
     def _arguments(
         self, embeds: torch.Tensor, mask: torch.Tensor, fps: float, size: dict[str, int]
     ) -> dict[str, torch.Tensor]:
@@ -326,6 +311,35 @@ class OpenSoraPipeline(DiffusionPipeline):
         rows = {name: embeds.new_full((len(embeds),), value) for name, value in numbers.items()}
         return {"encoder_hidden_states": embeds, "encoder_attention_mask": mask, **rows}
 
+    def _denoise(
+        self,
+        sample: torch.Tensor,
+        schedule: FrameSchedule | None,
+        arguments: dict[str, torch.Tensor],
+        generator: torch.Generator | list[torch.Generator] | None,
+        callback: StepCallback | None,
+    ) -> torch.Tensor:
+        """All steps; `schedule` says which frames take part in which, None = all in all."""
+        timesteps = self.scheduler.timesteps
+        progress_bar: Any = self.progress_bar  # its decorator hides the signature from type checkers
+        self._num_timesteps = len(timesteps)
+        with progress_bar(total=len(timesteps)) as bar:
+            for step, timestep in enumerate(timesteps):
+                if self.interrupt:
+                    continue
+                if schedule is not None and schedule.needs_noise[step]:
+                    sample = schedule.begin(step, sample, self._draw(tuple(sample.shape), generator))
+                # A frame mask of ones would change nothing but cost the embedding of a second timestep.
+                active = None if schedule is None else schedule.active[step]
+                velocity = self._predict(sample, timestep, arguments, active)
+                if schedule is not None:
+                    velocity = schedule.mask_velocity(step, velocity)
+                sample = self.scheduler.step(velocity, timestep, sample, return_dict=False)[0]
+                if callback is not None:
+                    sample = callback(self, step, timestep, {"latents": sample}).get("latents", sample)
+                bar.update()
+        return sample
+
     def _predict(
         self,
         latents: torch.Tensor,
@@ -333,23 +347,21 @@ class OpenSoraPipeline(DiffusionPipeline):
         arguments: dict[str, torch.Tensor],
         active_BT: torch.Tensor | None,
     ) -> torch.Tensor:
-        """Guided velocity, zero for frames that are not sampled at this step."""
+        """Velocity after guidance."""
         copies = 2 if self.do_classifier_free_guidance else 1
         rows = latents.repeat(copies, 1, 1, 1, 1)
-        # A frame mask of ones would only cost the embedding of a second timestep.
-        frame_mask = None if active_BT is None else active_BT.repeat(copies, 1)
         output = self.transformer(
             hidden_states=rows.to(self.transformer.dtype),
             timestep=timestep.expand(len(rows)),
-            frame_mask=frame_mask,
+            frame_mask=None if active_BT is None else active_BT.repeat(copies, 1),
             return_dict=False,
             **arguments,
         )[0]
         velocity = output.chunk(2, dim=1)[0]  # the second half is a variance that sampling does not use
-        if copies == 2:
-            cond, uncond = velocity.chunk(2)
-            velocity = uncond + self._guidance_scale * (cond - uncond)
-        return velocity if active_BT is None else velocity * active_BT[:, None, :, None, None]
+        if copies == 1:
+            return velocity
+        cond, uncond = velocity.chunk(2)
+        return uncond + self._guidance_scale * (cond - uncond)
 
     def _decode(self, latents: torch.Tensor, num_frames: int, output_type: str) -> Frames:
         if output_type == "latent":

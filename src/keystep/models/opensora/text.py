@@ -105,37 +105,33 @@ def prepare_prompt(prompt: str, scores: Scores, clip: int = 0) -> str:
     return text_of_clip(segments, clip)
 
 
-def read_prompts(
+def count_prompts(
     prompt: str | list[str] | None,
     embeds_BLC: torch.Tensor | None,
     mask_BL: torch.Tensor | None,
     widths: tuple[int, int],
-    scores: Scores,
-    clip: int,
-) -> list[str]:
-    """What T5 reads for every prompt; empty texts in the number of the embeddings, where those are given.
+) -> int:
+    """How many prompts there are, as texts or as embeddings.
 
     Args:
         prompt: one text or several; None with embeddings.
         embeds_BLC: instead of prompts.
         mask_BL: of the embeddings' tokens; None = all count.
         widths: the most tokens, and their width.
-        scores: appended.
-        clip: see `prepare_prompt`.
 
     Raises:
         ValueError: none or both of prompt and embeddings, or a wrong shape.
     """
     if embeds_BLC is None:
         require(mask_BL is None, "prompt_attention_mask", "without prompt_embeds", "both or none")
-        return [prepare_prompt(text, scores, clip) for text in checked_prompts("prompt", prompt)]
+        return len(checked_prompts("prompt", prompt))
     require(prompt is None, "prompt", prompt, "None with prompt_embeds")
-    fits = embeds_BLC.ndim == 3 and 0 < embeds_BLC.shape[1] <= widths[0] and embeds_BLC.shape[2] == widths[1]
-    require(fits, "prompt_embeds", tuple(embeds_BLC.shape), f"(prompts, up to {widths[0]}, {widths[1]})")
+    shape, (length, width) = tuple(embeds_BLC.shape), widths
+    fits = len(shape) == 3 and shape[0] > 0 and 0 < shape[1] <= length and shape[2] == width
+    require(fits, "prompt_embeds", shape, f"(prompts, up to {length}, {width})")
     if mask_BL is not None:
-        shape = tuple(embeds_BLC.shape[:2])
-        require(mask_BL.shape == shape, "prompt_attention_mask", tuple(mask_BL.shape), str(shape))
-    return [""] * len(embeds_BLC)
+        require(mask_BL.shape == shape[:2], "prompt_attention_mask", tuple(mask_BL.shape), str(shape[:2]))
+    return shape[0]
 
 
 def tokenize(tokenizer: Any, texts: Sequence[str], max_tokens: int) -> tuple[torch.Tensor, torch.Tensor]:
