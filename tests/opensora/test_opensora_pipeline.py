@@ -62,16 +62,17 @@ def assert_close(ours: torch.Tensor, expected: torch.Tensor) -> None:
 
 def test_it_samples_as_recorded(monkeypatch):
     recording = Recording.read(RECORDED)
-    pipe = tiny_pipeline()
+    pipe: Any = tiny_pipeline()
     pipe.register_modules(transformer=load_stdit3(*find_stdit3(RECORDED.parent)))
-    noise, mask = recording.tensors["in.z"], recording.frame_mask
+    noise, mask, noises = recording.tensors["in.z"], recording.frame_mask, recording.noises
+    assert mask is not None and noises is not None
     # the recorded latents are smaller than those of the size that the model was told
     monkeypatch.setattr(pipe.vae, "get_latent_size", lambda size: tuple(noise.shape[2:]))
     given = [[Condition(0, 0, t, t, 1, r) for t, r in enumerate(row) if r < 1] for row in mask.tolist()]
     monkeypatch.setattr(references, "place", lambda *_: given)
     monkeypatch.setattr(references, "encode", lambda *_: [[row] for row in noise])
     calls = Calls(pipe)
-    monkeypatch.setattr(pipe, "_draw", lambda *_: recording.noises[len(calls.arguments)])
+    monkeypatch.setattr(pipe, "_draw", lambda *_: noises[len(calls.arguments)])
     height, width = (int(recording.inputs[name][0]) for name in ("height", "width"))
     result = pipe(
         prompt_embeds=recording.inputs["encoder_hidden_states"],
