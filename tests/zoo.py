@@ -210,7 +210,7 @@ def vchitect() -> VchitectPipeline:
         pos_embed_max_size=6,
     )
     scheduler = FlowMatchEulerDiscreteScheduler(shift=3.0)
-    return quiet(VchitectPipeline(randomize(transformer), scheduler))
+    return quiet(VchitectPipeline(randomize(transformer), scheduler, *[None] * 7))
 
 
 def quiet(pipe: Any) -> Any:

@@ -53,7 +53,7 @@ def fail(pipe: Any, zoo: Zoo, where: str, error: BaseException, **arguments: Any
         is_wan = zoo.name.startswith("wan")
         block = pipe.transformer.get_submodule("blocks" if is_wan else "transformer_blocks")[2]
         # two calls an evaluation with guidance; the first expert of Wan 2.2 has fewer of them
-        is_twice = zoo.name == "wan" and arguments.get("scale", 4.0) > 1
+        is_twice = zoo.name in ("wan", "vchitect") and arguments.get("scale", 4.0) > 1
         count = 12 if is_twice else 6 if zoo.name != "wan22" else 4
         undo = block.register_forward_pre_hook(FailAt(count, error)).remove
     else:

@@ -12,7 +12,7 @@ import torch
 
 import keystep
 from keystep.engine.compiled import GRAPHS_PER_FORWARD
-from tests.zoo import COGVIDEOX, LATTE, WAN, Zoo
+from tests.zoo import COGVIDEOX, LATTE, VCHITECT, WAN, Zoo
 
 METHODS: dict[str, Any] = {
     "fastercache": keystep.FasterCache(),
@@ -21,7 +21,7 @@ METHODS: dict[str, Any] = {
 }
 # Input layouts a plain run compiles for, times (guidance rows: all, conditional only) x (computed, skipped
 # attention).
-LAYOUTS = {"latte": 3, "cogvideox": 2, "wan": 1}
+LAYOUTS = {"latte": 3, "cogvideox": 2, "wan": 1, "vchitect": 2}  # the last block has no text output
 VARIANTS = {"fastercache": 4, "attention only": 2, "adacache+moreg": 1}
 
 
@@ -40,7 +40,7 @@ def graphs() -> Iterator[tuple[list[int], Callable[..., Any]]]:
     torch.compiler.reset()
 
 
-@pytest.mark.parametrize("zoo", [LATTE, COGVIDEOX, WAN], ids=lambda zoo: zoo.name)
+@pytest.mark.parametrize("zoo", [LATTE, COGVIDEOX, WAN, VCHITECT], ids=lambda zoo: zoo.name)
 @pytest.mark.parametrize("name", METHODS)
 def test_compiled_blocks(zoo: Zoo, name: str, graphs: tuple[list[int], Callable[..., Any]]) -> None:
     count, backend = graphs

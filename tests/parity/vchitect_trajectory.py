@@ -103,7 +103,7 @@ def generate(name: str, path: Path, variant: str, tensors: Tensors, strength: fl
         yield not_run(f"{name} cond", "no text.safetensors")
         return
     model: Any = record(load_transformer(path.parent))
-    pipe = VchitectPipeline(model, load_scheduler(path.parent))
+    pipe = VchitectPipeline(model, load_scheduler(path.parent), *[None] * 7)
     pipe.set_progress_bar_config(disable=True)
     times, first = tensors["timesteps"], tensors["latents"][0]
     states: list[torch.Tensor] = []

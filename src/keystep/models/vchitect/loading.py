@@ -66,7 +66,7 @@ def load_transformer(folder: Path, dtype: torch.dtype) -> VchitectTransformer3DM
     config: Any = VchitectTransformer3DModel.load_config(folder)
     with torch.device("meta"):
         model: Any = VchitectTransformer3DModel.from_config(config)
-    return load_weights(model.to(dtype), read_weights(folder), folder).eval()
+    return load_weights(model, read_weights(folder), folder, dtype=dtype).eval()
 
 
 def load_model(cls: Any, folder: Path, dtype: torch.dtype) -> Any:

@@ -68,13 +68,13 @@ class VchitectPipeline(DiffusionPipeline):
         self,
         transformer: VchitectTransformer3DModel,
         scheduler: FlowMatchEulerDiscreteScheduler,
-        vae: AutoencoderKL | None = None,
-        text_encoder: CLIPTextModelWithProjection | None = None,
-        text_encoder_2: CLIPTextModelWithProjection | None = None,
-        text_encoder_3: T5EncoderModel | None = None,
-        tokenizer: PreTrainedTokenizerBase | None = None,
-        tokenizer_2: PreTrainedTokenizerBase | None = None,
-        tokenizer_3: PreTrainedTokenizerBase | None = None,
+        vae: AutoencoderKL | None,
+        text_encoder: CLIPTextModelWithProjection | None,
+        text_encoder_2: CLIPTextModelWithProjection | None,
+        text_encoder_3: T5EncoderModel | None,
+        tokenizer: PreTrainedTokenizerBase | None,
+        tokenizer_2: PreTrainedTokenizerBase | None,
+        tokenizer_3: PreTrainedTokenizerBase | None,
     ) -> None:
         super().__init__()
         self.register_modules(
