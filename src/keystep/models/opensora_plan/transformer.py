@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from diffusers.models.embeddings import get_1d_sincos_pos_embed_from_grid
+from diffusers.models.modeling_utils import ModelMixin  # noqa: F401  looked up here on loading saved pipelines
 from diffusers.models.transformers.latte_transformer_3d import LatteTransformer3DModel
 
 from keystep.models.opensora_plan.config import arguments_for
