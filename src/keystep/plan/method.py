@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Iterable
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
@@ -120,7 +122,8 @@ def _fix(rule: Rule, num_evaluations: int, value: float) -> Rule | None:
 
 def rehearse(workload: Workload, policy: Policy, num_evaluations: int) -> list[Cost]:
     """The costs of the first evaluations of a run under a policy."""
-    shallow = 1 + max((rule.what.start for rule in policy.rules if isinstance(rule.what, Span)), default=0)
+    spans = [rule.what for rule in policy.rules if isinstance(rule.what, Span)]
+    shallow = 1 + max((span.start + span.num_after for span in spans), default=0)
     if workload.depth <= shallow + 1 or not all(map(_is_alike_in_all_blocks, policy.rules)):
         return _run(workload, policy, workload.depth, num_evaluations)
     # The blocks of a list cost the same: what a deep model costs follows from two shallow ones.
@@ -144,7 +147,11 @@ def _run(workload: Workload, policy: Policy, depth: int, num_evaluations: int) -
     transformer, calls = workload.build(depth), workload.make_calls()
     times = [float(left) for left in range(workload.num_evaluations, 0, -1)]  # any: no value depends on them
     costs: list[tuple[int, int]] = []
-    with on_meta(), keystep.accelerate(transformer, policy, spec=workload.spec) as session:
+    with ExitStack() as stack:
+        stack.enter_context(warnings.catch_warnings())
+        warnings.simplefilter("ignore", keystep.KeystepWarning)  # of runs that skip nothing: a plan shows it
+        stack.enter_context(on_meta())
+        session = stack.enter_context(keystep.accelerate(transformer, policy, spec=workload.spec))
         session.begin(len(times), times=times)
         for _ in range(num_evaluations):
             with FlopCounter() as counter:
