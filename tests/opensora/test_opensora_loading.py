@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import sentencepiece
 import torch
 from safetensors.torch import load_file, save_file
 
@@ -181,3 +182,37 @@ def test_folders_without_a_model_and_unknown_arguments(tmp_path, home):
         OpenSoraPipeline.from_pretrained(tmp_path)
     with pytest.raises(ValueError, match=r"from_pretrained: given \['variant'\]"):
         OpenSoraPipeline.from_pretrained(home, variant="fp16")
+
+
+def test_t5_is_read_as_it_was_released(tmp_path):
+    """Sharded torch files that hold the decoder too, and a sentencepiece model."""
+    words = tmp_path / "words.txt"
+    words.write_text("a red cat on a hill\nthe blue dog runs\n" * 50)
+    sentencepiece.SentencePieceTrainer.train(
+        input=str(words),
+        model_prefix=str(tmp_path / "spiece"),
+        vocab_size=20,
+        pad_id=0,
+        eos_id=1,
+        unk_id=2,
+        bos_id=-1,
+        minloglevel=2,
+    )
+    (tmp_path / "tokenizer_config.json").write_text(
+        json.dumps({"tokenizer_class": "T5Tokenizer", "extra_ids": 0})
+    )
+    encoder = tiny_text_encoder(16)
+    encoder.config.save_pretrained(tmp_path)
+    state = {**encoder.state_dict(), "decoder.final_layer_norm.weight": torch.ones(16)}
+    names = {key: f"pytorch_model-0000{1 + index % 2}-of-00002.bin" for index, key in enumerate(state)}
+    for name in set(names.values()):
+        torch.save({key: state[key] for key in names if names[key] == name}, tmp_path / name)
+    index = {"metadata": {}, "weight_map": names}
+    (tmp_path / "pytorch_model.bin.index.json").write_text(json.dumps(index))
+
+    loaded = loading.load_text_encoder(tmp_path, torch.float32)
+    for name, value in loaded.state_dict().items():
+        assert torch.equal(value, state[name]), name
+    ids = loading.load_tokenizer(tmp_path)("a red cat").input_ids
+    pieces = sentencepiece.SentencePieceProcessor(model_file=str(tmp_path / "spiece.model"))
+    assert ids == [*pieces.encode("a red cat"), 1]

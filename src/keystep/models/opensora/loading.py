@@ -92,7 +92,7 @@ def load_released(
         vae = load_released_vae(vae or _part(folder, VAE) or VAE, dtype)
     _check_fit("vae", "latent_channels", vae.config["latent_channels"], transformer, "in_channels")
     if tokenizer is None or _is_source(tokenizer):
-        tokenizer = _load_tokenizer(tokenizer or text_source)
+        tokenizer = load_tokenizer(tokenizer or text_source)
     if text_encoder is None or _is_source(text_encoder):
         text_encoder = load_text_encoder(text_source, dtype)
     _check_fit("text_encoder", "d_model", text_encoder.config.d_model, transformer, "caption_channels")
@@ -145,7 +145,8 @@ def load_text_encoder(source: str | Path, dtype: torch.dtype) -> T5EncoderModel:
     return encoder.eval()
 
 
-def _load_tokenizer(source: str | Path) -> Any:
+def load_tokenizer(source: str | Path) -> Any:
+    """Load T5's tokenizer from a folder or hub id; ValueError if it cannot be."""
     try:
         return AutoTokenizer.from_pretrained(source)
     except (OSError, ValueError) as error:
