@@ -1,4 +1,4 @@
-"""Text to video with the toy model, as an ordinary diffusers pipeline.
+"""Text to video with the toy models, as an ordinary diffusers pipeline.
 
 Shape suffixes: B videos, C latent channels, F frames, Y/X latent grid, L tokens, D text width.
 """
@@ -11,6 +11,7 @@ import numpy as np
 import PIL.Image
 import torch
 from diffusers.models.transformers.latte_transformer_3d import LatteTransformer3DModel
+from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from diffusers.schedulers.scheduling_utils import SchedulerMixin
 from diffusers.utils.outputs import BaseOutput
@@ -28,7 +29,7 @@ StepCallback = Callable[["ToyPipeline", int, torch.Tensor, dict[str, torch.Tenso
 
 @dataclass
 class ToyPipelineOutput(BaseOutput):
-    """What `ToyPipeline` returns.
+    """What the toy pipelines return.
 
     Args:
         frames: by output type: ``np`` float32 in [0, 1] (B, F, 64, 64, 3); ``pt`` the same as
@@ -52,7 +53,7 @@ class ToyPipeline(DiffusionPipeline):
     model_cpu_offload_seq = "text_encoder->transformer->vae"
     _callback_tensor_inputs = ["latents"]
 
-    transformer: LatteTransformer3DModel
+    transformer: LatteTransformer3DModel | WanTransformer3DModel
     scheduler: Any
     text_encoder: T5EncoderModel
     tokenizer: PreTrainedTokenizerFast
@@ -60,7 +61,7 @@ class ToyPipeline(DiffusionPipeline):
 
     def __init__(
         self,
-        transformer: LatteTransformer3DModel,
+        transformer: LatteTransformer3DModel | WanTransformer3DModel,
         scheduler: SchedulerMixin,
         text_encoder: T5EncoderModel,
         tokenizer: PreTrainedTokenizerFast,
@@ -86,12 +87,12 @@ class ToyPipeline(DiffusionPipeline):
 
     @property
     def do_classifier_free_guidance(self) -> bool:
-        """Whether each transformer call holds an unconditional half."""
+        """Whether the unconditional branch is evaluated too."""
         return self._guidance_scale > 1
 
     @property
     def num_timesteps(self) -> int:
-        """Transformer calls in the current generation."""
+        """Sampling steps of the current generation."""
         return self._num_timesteps
 
     @property
@@ -120,7 +121,8 @@ class ToyPipeline(DiffusionPipeline):
             prompt: one text or several; words outside the grammar are warned about and ignored.
             negative_prompt: what guidance moves away from; None is the empty prompt.
             num_inference_steps: sampling steps; higher = finer, slower.
-            guidance_scale: above 1 switches guidance on, with rows (uncond, cond) in one transformer call.
+            guidance_scale: above 1 switches guidance on; `ToyPipeline` evaluates rows (uncond, cond) in one
+                transformer call, `ToyFlowPipeline` calls it for each.
             num_videos_per_prompt: clips of each prompt, next to each other in the output.
             generator: source of the starting noise; the same one gives the same clip.
             latents: the starting noise itself, (B, C, F, Y, X).

@@ -1,17 +1,19 @@
-"""What the transformer learns: the flow-matching velocity of scene maps, given the prompt.
-
-The text encoder learns along.
+"""What the transformers learn: the flow-matching velocity of scene maps, given the prompt.
 
 Shape suffixes: B clips, C channels, F frames, Y/X grid.
 """
 
+from collections.abc import Sequence
+
 import torch
 from diffusers.models.attention_processor import Attention, AttnProcessor
 from torch import Tensor, nn
+from transformers import T5EncoderModel
 
-from keystep.models.toy.build import build_transformer
+from keystep.models.toy.build import build_flow_transformer, build_transformer
 from keystep.models.toy.grammar import FILLER_WORDS, Caption
 from keystep.models.toy.latents import scene_maps
+from keystep.models.toy.positions import with_positions
 from keystep.models.toy.scenes import sample_scenes, sample_training_captions
 from keystep.models.toy.text import build_text_encoder, build_tokenizer, embed_prompts
 
@@ -21,38 +23,41 @@ _EMPTY_SHARE = 0.1  # prompts dropped, for classifier-free guidance
 _WORD_DROP = 0.05  # size, pace and background are sometimes left open, so that short prompts work too
 
 
-class DenoiserTask:
-    """Velocity regression on clips of the training triples.
+class VelocityTask:
+    """Velocity regression on clips of the training triples, whatever the transformer.
 
     Args:
+        transformer: called as diffusers' transformers are: latents, timesteps, embedded prompts.
+        text_encoder: embeds the prompts.
+        blocks: the transformer's blocks; their matrices are Muon's.
+        trained: what learns, by name in the checkpoint.
         batch_size: clips per step.
-        num_layers: spatial blocks; there are as many temporal ones.
         compiled: whether to compile the blocks, which takes half a minute and then runs faster.
     """
 
-    name = "denoiser"
+    name: str
     hold_share = 0.4
 
-    def __init__(self, batch_size: int = 8, num_layers: int = 4, compiled: bool = True) -> None:
-        self.batch_size = batch_size
+    def __init__(
+        self,
+        transformer: nn.Module,
+        text_encoder: T5EncoderModel,
+        blocks: Sequence[nn.Module],
+        trained: dict[str, nn.Module],
+        batch_size: int,
+        compiled: bool,
+    ) -> None:
+        self.transformer, self.text_encoder, self.blocks = transformer, text_encoder, blocks
         self.tokenizer = build_tokenizer()
-        self.transformer, self.text_encoder = build_transformer(num_layers), build_text_encoder()
-        self.module: nn.Module = nn.ModuleDict(
-            {"transformer": self.transformer, "text_encoder": self.text_encoder}
-        )
-        for block in self._blocks():
-            _use_plain_attention(block)
-            if compiled:
+        self.module: nn.Module = nn.ModuleDict(trained)
+        self.batch_size = batch_size
+        if compiled:
+            for block in blocks:
                 block.compile()
-
-    def _blocks(self) -> list[nn.Module]:
-        return [*self.transformer.transformer_blocks, *self.transformer.temporal_transformer_blocks]
 
     def matrices(self) -> list[Tensor]:
         """Weights of the linear layers inside the blocks."""
-        layers = (
-            layer for block in self._blocks() for layer in block.modules() if isinstance(layer, nn.Linear)
-        )
+        layers = (layer for block in self.blocks for layer in block.modules() if isinstance(layer, nn.Linear))
         return [layer.weight for layer in layers]
 
     def loss(self, generator: torch.Generator) -> Tensor:
@@ -64,8 +69,64 @@ class DenoiserTask:
         t_B = _noise_levels(self.batch_size, generator)
         noise = torch.randn(maps.shape, generator=generator)
         noisy = torch.lerp(maps, noise, t_B[:, None, None, None, None])
-        velocity = self.transformer(noisy, NUM_TRAIN_TIMESTEPS * t_B, embeds, return_dict=False)[0]
+        velocity = self.predict(noisy, NUM_TRAIN_TIMESTEPS * t_B, embeds)
         return (velocity.float() - (noise - maps)).square().mean()
+
+    def predict(self, noisy: Tensor, timestep_B: Tensor, embeds: Tensor) -> Tensor:
+        """The transformer's velocity of noisy maps (B, C, F, Y, X), same shape."""
+        return self.transformer(noisy, timestep_B, embeds, return_dict=False)[0]
+
+
+class DenoiserTask(VelocityTask):
+    """The Latte transformer; the text encoder learns along.
+
+    Args:
+        batch_size: clips per step.
+        num_layers: spatial blocks; there are as many temporal ones.
+        compiled: see `VelocityTask`.
+    """
+
+    name = "denoiser"
+
+    def __init__(self, batch_size: int = 8, num_layers: int = 4, compiled: bool = True) -> None:
+        transformer, text_encoder = build_transformer(num_layers), build_text_encoder()
+        blocks = [*transformer.transformer_blocks, *transformer.temporal_transformer_blocks]
+        for block in blocks:
+            _use_plain_attention(block)
+        trained = {"transformer": transformer, "text_encoder": text_encoder}
+        super().__init__(transformer, text_encoder, blocks, trained, batch_size, compiled)
+
+
+class FlowDenoiserTask(VelocityTask):
+    """The Wan transformer; it reads the embeddings of the first toy's text encoder, which stays as it is.
+
+    Args:
+        text_encoder: trained.
+        batch_size: clips per step.
+        num_layers: blocks.
+        compiled: see `VelocityTask`.
+    """
+
+    name = "flow-denoiser"
+
+    def __init__(
+        self,
+        text_encoder: T5EncoderModel,
+        batch_size: int = 8,
+        num_layers: int = 6,
+        compiled: bool = True,
+    ) -> None:
+        transformer = build_flow_transformer(num_layers)
+        transformer.set_attention_backend("_native_math")  # the fused one's backward takes 1/3 of a step
+        blocks = list(transformer.blocks)
+        text_encoder.requires_grad_(False)
+        super().__init__(
+            transformer, text_encoder, blocks, {"transformer": transformer}, batch_size, compiled
+        )
+
+    def predict(self, noisy: Tensor, timestep_B: Tensor, embeds: Tensor) -> Tensor:
+        """The transformer's velocity of noisy maps (B, C, F, Y, X), same shape."""
+        return super().predict(with_positions(noisy), timestep_B, embeds)
 
 
 def _use_plain_attention(block: nn.Module) -> None:

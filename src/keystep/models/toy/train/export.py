@@ -4,8 +4,10 @@ from pathlib import Path
 
 import torch
 
-from keystep.models.toy.build import build_scheduler, build_transformer
+from keystep.models.toy.build import build_flow_transformer, build_scheduler, build_transformer
 from keystep.models.toy.decoder import SceneDecoder
+from keystep.models.toy.flow import ToyFlowPipeline
+from keystep.models.toy.loading import load_toy
 from keystep.models.toy.pipeline import ToyPipeline
 from keystep.models.toy.text import build_text_encoder, build_tokenizer
 
@@ -24,6 +26,20 @@ def pipeline_from_checkpoints(folder: Path) -> ToyPipeline:
     parts.load_state_dict(denoiser_state)
     parts.eval()
     return ToyPipeline(transformer, build_scheduler(), text_encoder, build_tokenizer(), vae.eval())
+
+
+def flow_pipeline_from_checkpoint(folder: Path) -> ToyFlowPipeline:
+    """Build the second pipeline from the averaged weights of its last checkpoint, in float32.
+
+    Text encoder, tokenizer and decoder are those of the toy pipeline that ships.
+
+    Args:
+        folder: holds ``flow-denoiser.pt``.
+    """
+    state = torch.load(folder / "flow-denoiser.pt", weights_only=True)["average"]
+    transformer, toy = build_flow_transformer(), load_toy()
+    torch.nn.ModuleDict({"transformer": transformer}).load_state_dict(state)
+    return ToyFlowPipeline(transformer.eval(), build_scheduler(), toy.text_encoder, toy.tokenizer, toy.vae)
 
 
 def export(pipe: ToyPipeline, folder: Path) -> None:
