@@ -97,8 +97,8 @@ def times_of(steps: int) -> list[float]:
 
 
 def conditions(zoo: Zoo, batch: int, seed: int = 0) -> dict[str, torch.Tensor]:
-    arguments = zoo.arguments(batch, seed)
-    return {"uncond": arguments["negative_prompt_embeds"], "cond": arguments["prompt_embeds"]}
+    texts = zoo.texts(batch, torch.Generator().manual_seed(seed))
+    return {"uncond": texts["negative_prompt_embeds"], "cond": texts["prompt_embeds"]}
 
 
 def evaluate(

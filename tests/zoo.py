@@ -19,6 +19,10 @@ from diffusers import (
     WanTransformer3DModel,
 )
 
+from keystep.models.opensora.pipeline import OpenSoraPipeline
+from keystep.models.opensora.scheduler import RectifiedFlowScheduler
+from keystep.models.opensora.transformer import STDiT3
+from keystep.models.opensora.vae import AutoencoderKLOpenSora
 from keystep.models.opensora_plan.pipeline import OpenSoraPlanPipeline
 from keystep.models.opensora_plan.transformer import OpenSoraPlanTransformer3DModel
 from keystep.models.vchitect.pipeline import VchitectPipeline
@@ -39,25 +43,32 @@ class Zoo:
     latent: tuple[int, ...]  # one sample
     layouts: tuple[str, ...]  # what its pipeline does
     is_pooled: bool = False  # takes a pooled embedding of the prompt too
+    has_negative: bool = True  # else guidance is against a text of its own
+    numbers: dict[str, float] | None = None  # further arguments of the bare transformer, a number a row
+
+    def texts(self, batch: int, generator: torch.Generator) -> dict[str, torch.Tensor]:
+        """Prompt embeddings, also a negative one where the pipeline itself would not take it."""
+        return {
+            name: torch.randn(batch, TEXT, TEXT_WIDTH, generator=generator)
+            for name in ("prompt_embeds", "negative_prompt_embeds")
+        }
 
     def arguments(
         self, batch: int = 1, seed: int = 0, steps: int = STEPS, scale: float = 4.0
     ) -> dict[str, Any]:
         generator = torch.Generator().manual_seed(seed)
-        texts = {
-            name: torch.randn(batch, TEXT, TEXT_WIDTH, generator=generator)
-            for name in ("prompt_embeds", "negative_prompt_embeds")
-        }
+        texts = self.texts(batch, generator)
         pooled = {name.replace("prompt", "pooled_prompt"): text.mean(1) for name, text in texts.items()}
         return {
-            **texts,
+            **{name: text for name, text in texts.items() if self.has_negative or "negative" not in name},
             **(pooled if self.is_pooled else {}),
             "latents": torch.randn(batch, *self.latent, generator=generator),
             "num_inference_steps": steps,
             "guidance_scale": scale,
             "generator": generator,
             "output_type": "latent",
-            **({"prompt": None, "negative_prompt": None} if self.name != "wan" else {}),
+            **({"prompt": None} if self.name != "wan" else {}),
+            **({"negative_prompt": None} if self.name != "wan" and self.has_negative else {}),
             **self.size,
         }
 
@@ -76,6 +87,8 @@ class Zoo:
         }
         if self.is_pooled:
             arguments["pooled_projections"] = text.mean(1)
+        for name, value in (self.numbers or {}).items():
+            arguments[name] = torch.full((x.shape[0],), value)
         config = pipe.transformer.config
         if config.get("use_rotary_positional_embeddings"):
             arguments["image_rotary_emb"] = pipe._prepare_rotary_positional_embeddings(
@@ -213,6 +226,22 @@ def vchitect() -> VchitectPipeline:
     return quiet(VchitectPipeline(randomize(transformer), scheduler, *[None] * 7))
 
 
+def opensora() -> OpenSoraPipeline:
+    torch.manual_seed(0)  # the text of the unconditional branch is a buffer of the transformer
+    transformer = STDiT3(
+        hidden_size=16, depth=4, num_heads=2, caption_channels=TEXT_WIDTH, model_max_length=TEXT
+    )
+    vae = AutoencoderKLOpenSora(
+        block_out_channels=(4, 4, 4, 4),
+        layers_per_block=1,
+        norm_num_groups=4,
+        temporal_widths=(4, 4, 4, 4),
+        temporal_layers_per_block=1,
+        temporal_norm_num_groups=4,
+    )
+    return quiet(OpenSoraPipeline(None, None, randomize(transformer), vae.eval(), RectifiedFlowScheduler()))
+
+
 def quiet(pipe: Any) -> Any:
     pipe.set_progress_bar_config(disable=True)
     return pipe
@@ -233,6 +262,15 @@ COGVIDEOX15 = Zoo(
 )
 WAN = Zoo("wan", wan, {"num_frames": 9, "height": 64, "width": 64}, (4, 3, 8, 8), ("separate",))
 WAN22 = Zoo("wan22", wan22, {"num_frames": 9, "height": 64, "width": 64}, (4, 3, 8, 8), ("separate",))
+OPENSORA = Zoo(
+    "opensora",
+    opensora,
+    {"num_frames": 17, "height": 64, "width": 64},
+    (4, 5, 8, 8),
+    ("batched",),
+    has_negative=False,
+    numbers={"fps": 24.0, "height": 64.0, "width": 64.0},
+)
 VCHITECT = Zoo(
     "vchitect",
     vchitect,
@@ -241,4 +279,4 @@ VCHITECT = Zoo(
     ("separate",),
     is_pooled=True,
 )
-ZOO = (LATTE, COGVIDEOX, COGVIDEOX5B, COGVIDEOX15, WAN, WAN22, VCHITECT, OPENSORA_PLAN)
+ZOO = (LATTE, COGVIDEOX, COGVIDEOX5B, COGVIDEOX15, WAN, WAN22, VCHITECT, OPENSORA_PLAN, OPENSORA)

@@ -92,6 +92,11 @@ def differences(before: Any, after: Any, path: str = "") -> list[str]:
     return [] if before == after else [f"{path}: {before!r} -> {after!r}"]
 
 
+def first_blocks(pipe: Any) -> Any:
+    """The (first) list of blocks of a pipeline's transformer: the first list of modules there is."""
+    return next(module for module in pipe.transformer.children() if isinstance(module, nn.ModuleList))
+
+
 class Counters:
     """Counts the rows that really went through innermost Linear layers, with plain forward hooks.
 
@@ -112,11 +117,11 @@ class Counters:
 
     @staticmethod
     def _kind(name: str, kinds: tuple[str, ...]) -> str:
-        if name.endswith("to_q") and name.split(".")[-2] in kinds:
+        if name.endswith(("to_q", "qkv")) and name.split(".")[-2] in kinds:
             return "attention"
-        if ".ff." in name or ".ffn." in name:
+        if "blocks." in name and any(f".{ff}." in name for ff in ("ff", "ffn", "mlp")):
             return "ff"
-        return "model" if name == "proj_out" else ""
+        return "model" if name in ("proj_out", "final_layer.linear") else ""
 
     def _count(self, kind: str) -> Any:
         def hook(module: nn.Module, args: tuple[Any, ...], output: torch.Tensor) -> None:

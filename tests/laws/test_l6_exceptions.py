@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import keystep
-from tests.laws.instruments import differences, snapshot
+from tests.laws.instruments import differences, first_blocks, snapshot
 from tests.matrix import METHODS, pairs, pipe_of, scale_of
 from tests.zoo import ZOO, Zoo
 
@@ -50,8 +50,7 @@ def fail(pipe: Any, zoo: Zoo, where: str, error: BaseException, **arguments: Any
     if where == "callback":
         call["callback_on_step_end"] = in_callback(error)
     elif where == "model":  # deep inside a block that every method runs at times
-        is_wan = zoo.name.startswith("wan")
-        block = pipe.transformer.get_submodule("blocks" if is_wan else "transformer_blocks")[2]
+        block = first_blocks(pipe)[2]
         # two calls an evaluation with guidance; the first expert of Wan 2.2 has fewer of them
         is_twice = zoo.name in ("wan", "vchitect") and arguments.get("scale", 4.0) > 1
         count = 12 if is_twice else 6 if zoo.name != "wan22" else 4

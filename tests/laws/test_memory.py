@@ -14,7 +14,7 @@ from keystep import Policy, Rule, Trace
 from keystep.how import Hold, Linear
 from keystep.what import Attention, PrefixResidual, Span
 from keystep.when import Below, Every, RelativeChange
-from tests.laws.instruments import live_bytes, live_storages, may_warn, only_new_objects
+from tests.laws.instruments import first_blocks, live_bytes, live_storages, may_warn, only_new_objects
 from tests.matrix import METHODS, NEVER, pairs, pipe_of, scale_of, zoo_params
 from tests.zoo import COGVIDEOX, LATTE, STEPS, WAN, ZOO, Zoo
 
@@ -151,9 +151,7 @@ def test_no_view_pins_a_larger_storage(zoo: Zoo, name: str, batch: int, is_guide
 def test_adacache_holds_two_hidden_states(zoo: Zoo, name: str, batch: int) -> None:
     sizes = []
     pipe = pipe_of(zoo)
-    block = pipe.transformer.get_submodule("blocks" if zoo.name.startswith("wan") else "transformer_blocks")[
-        0
-    ]
+    block = first_blocks(pipe)[0]
 
     def record(module: Any, args: Any, kwargs: Any) -> None:
         hidden = args[0] if args else kwargs["hidden_states"]
