@@ -122,9 +122,8 @@ def load_transformer(folder: Path, dtype: torch.dtype) -> STDiT3:
     state = read_weights(folder)
     _refuse_other_keys(state, folder)
     with torch.device("meta"):
-        transformer: Any = STDiT3(**arguments)
-    load_weights(transformer.to(dtype=dtype), state, folder)
-    return transformer.eval()
+        transformer = STDiT3(**arguments)
+    return load_weights(transformer, state, folder, dtype=dtype).eval()
 
 
 def load_text_encoder(source: str | Path, dtype: torch.dtype) -> T5EncoderModel:
