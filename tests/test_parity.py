@@ -45,6 +45,10 @@ NAMED = (
     "adacache_vectors u-shape/30-slow",
     "opensora12/adacache/units u0",
     "opensora12/fastercache/fft_units s0 recovered",
+    "goldens/vchitect2/transformer_forward case0 out",
+    "goldens/vchitect2/transformer_forward case0 mid.*",
+    "goldens/vchitect2/text prompt_embeds",
+    "goldens/vchitect2/full_keys_transformer",
 )
 
 

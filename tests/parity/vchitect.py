@@ -1,4 +1,4 @@
-"""Vchitect-2.0, told by its `transformer_config.json`: forwards, text; generations in `vchitect_trajectory`.
+"""Vchitect-2.0, told by `transformer_config.json`: keys, forwards, text; `vchitect_trajectory` has the rest.
 
 The reference takes one video at a time and has its frames in the place of rows; where keystep's tensors have
 (1, F * tokens, D), recordings have (F, tokens, D), and what belongs to a video is repeated for its frames.
@@ -40,6 +40,8 @@ def find(folder: Path, label: str) -> Iterator[Case]:
         return
     for path in sorted(folder.glob("transformer_forward*.safetensors")):
         yield Case(label + path.stem, path, run_forward)
+    for path in sorted(folder.glob("full_keys_transformer.json")):
+        yield Case(label + path.stem, path, run_keys)
     for path in sorted(folder.glob("text.safetensors")):
         yield Case(label + path.stem, path, run_text)
     for path in sorted(folder.glob("trajectory_*.safetensors")):
@@ -109,6 +111,16 @@ def in_frames(ours: torch.Tensor, golden: torch.Tensor | None) -> torch.Tensor:
     if ours.numel() == golden.numel():
         return ours.reshape(golden.shape)
     return ours.expand(golden.shape) if ours.shape[0] == 1 and ours.ndim == golden.ndim else ours
+
+
+def run_keys(name: str, path: Path) -> Iterator[Result]:
+    """Names and shapes of all tensors of the whole model."""
+    content = read_json(path)
+    with torch.device("meta"):
+        model = VchitectTransformer3DModel(**content["config"])
+    ours = {(key, tuple(value.shape)) for key, value in model.state_dict().items()}
+    golden = {(key, tuple(shape)) for key, shape in content["keys"].items()}
+    yield Result(name, float(len(ours ^ golden)), note=f"{len(golden)} tensors")
 
 
 # ------------------------------------------------------------------ text
