@@ -28,8 +28,10 @@ class ToyFlowPipeline(ToyPipeline):
         rows = with_positions(latents)
         timestep_B = timestep.expand(len(rows))
         branches = embeds.split(len(rows))  # unconditional, conditional; the latter alone without guidance
-        cond = self.transformer(rows, timestep_B, branches[-1], return_dict=False)[0]
+        with self.transformer.cache_context("cond"):
+            cond = self.transformer(rows, timestep_B, branches[-1], return_dict=False)[0]
         if not self.do_classifier_free_guidance:
             return cond
-        uncond = self.transformer(rows, timestep_B, branches[0], return_dict=False)[0]
+        with self.transformer.cache_context("uncond"):
+            uncond = self.transformer(rows, timestep_B, branches[0], return_dict=False)[0]
         return uncond + self._guidance_scale * (cond - uncond)

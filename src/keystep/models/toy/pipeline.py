@@ -78,6 +78,7 @@ class ToyPipeline(DiffusionPipeline):
         self.video_processor = VideoProcessor(do_resize=False, vae_scale_factor=vae.config["upscale"])
         self._guidance_scale = 1.0
         self._num_timesteps = 0
+        self._current_timestep: torch.Tensor | None = None
         self._interrupt = False
 
     @property
@@ -94,6 +95,11 @@ class ToyPipeline(DiffusionPipeline):
     def num_timesteps(self) -> int:
         """Sampling steps of the current generation."""
         return self._num_timesteps
+
+    @property
+    def current_timestep(self) -> torch.Tensor | None:
+        """Timestep of the current transformer call; None before the first."""
+        return self._current_timestep
 
     @property
     def interrupt(self) -> bool:
@@ -161,6 +167,7 @@ class ToyPipeline(DiffusionPipeline):
             for step, timestep in enumerate(timesteps):
                 if self.interrupt:
                     continue
+                self._current_timestep = timestep
                 velocity = self._predict(sample, timestep, embeds)
                 sample = self.scheduler.step(velocity, timestep, sample, return_dict=False)[0]
                 if callback_on_step_end is not None:
@@ -195,9 +202,10 @@ class ToyPipeline(DiffusionPipeline):
 
     def _predict(self, latents: torch.Tensor, timestep: torch.Tensor, embeds: torch.Tensor) -> torch.Tensor:
         rows = torch.cat([latents, latents]) if self.do_classifier_free_guidance else latents
-        velocity = self.transformer(
-            rows, timestep=timestep.expand(len(rows)), encoder_hidden_states=embeds, return_dict=False
-        )[0]
+        with self.transformer.cache_context("cond_uncond"):  # diffusers' own cache hooks ask for it
+            velocity = self.transformer(
+                rows, timestep=timestep.expand(len(rows)), encoder_hidden_states=embeds, return_dict=False
+            )[0]
         if not self.do_classifier_free_guidance:
             return velocity
         uncond, cond = velocity.chunk(2)
