@@ -86,8 +86,8 @@ def test_a_batch_of_prompts_is_in_order(pipe) -> None:
     for index, prompt in enumerate(PROMPTS):
         twins = run(pipe, [prompt] * 2, generator=[noise(0), noise(1)])
         torch.testing.assert_close(pair[index], twins[index], atol=1e-4, rtol=1e-4)
-    four = run(pipe, PROMPTS, num_videos_per_prompt=2, generator=[noise(s) for s in (0, 2, 3, 1)])
-    torch.testing.assert_close(four[[0, 3]], pair, atol=1e-4, rtol=1e-4)
+    four = run(pipe, PROMPTS, num_videos_per_prompt=2, generator=[noise(s) for s in (0, 2, 1, 3)])
+    torch.testing.assert_close(four[[0, 2]], pair, atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize(("scale", "rows"), [(1.0, 2), (0.0, 2), (2.5, 4)])

@@ -55,6 +55,23 @@ def test_time_upsampling_looks_half_a_step_ahead_but_keeps_the_first_frame_alone
     torch.testing.assert_close(plain[:, :, :4], layer(change_after(x, 2))[:, :, :4])  # frames of 0, 1, half 2
 
 
+@pytest.mark.parametrize(
+    ("layer", "expected"),
+    [
+        (vae_layers.TimeUpsampleRes2x(32), [0, 1, 1.25, 1.75, 2.25, 2.75, 3.25, 3.75, 4]),
+        (vae_layers.TimeDownsampleRes2x(32), [0, 1, 3]),
+    ],
+    ids=["up", "down"],
+)
+@torch.no_grad()
+def test_the_part_of_time_layers_that_has_no_weights(layer, expected: list[float]) -> None:
+    layer.mix_factor.fill_(100.0)  # the convolution counts nothing
+    ramp = torch.arange(5.0).view(1, 1, 5, 1, 1).expand(1, 32, 5, 2, 2)
+    torch.testing.assert_close(layer(ramp)[0, 0, :, 0, 0], torch.tensor(expected, dtype=torch.float32))
+    layer.mix_factor.fill_(-100.0)  # the convolution counts alone
+    assert (layer(ramp)[0, 0, :, 0, 0] - torch.tensor(expected)).abs().max() > 0.1
+
+
 @torch.no_grad()
 def test_attention_stays_inside_a_frame() -> None:
     layer, x = vae_layers.FrameAttention(32), noise(2, 32, 3, 4, 5)

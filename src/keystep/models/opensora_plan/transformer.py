@@ -55,7 +55,7 @@ class OpenSoraPlanTransformer3DModel(LatteTransformer3DModel):
 
 def temporal_scale(video_length: int) -> int:
     """How many times denser temporal positions are than Latte's, in a video of so many latent frames."""
-    return max((video_length - video_length % 2) // TRAINED_FRAMES, 1)
+    return max(video_length // TRAINED_FRAMES, 1)
 
 
 def transformer_arguments(released: Mapping[str, Any]) -> dict[str, Any]:
