@@ -61,9 +61,11 @@ def attach_model(
     for rule in rules:
         if isinstance(rule.what, (Attention, Mlp)):
             _tap_parts(stack, module, spec, seats, rule.what)
-        if isinstance(rule.what, Span):
+        if isinstance(rule.what, Span) and spec.exit:
             exit_module = module.get_submodule(spec.exit)
             seat(stack, exit_module, ExitSeat(session, exit_module))
+        elif isinstance(rule.what, Span):
+            seats[in_order[-1]].is_last = True
         for probe in (probe for signal in rule.when.signals for probe in signal.probes):
             if isinstance(probe, BlockProbe):
                 _tap_residual(stack, module, spec, seats, probe)

@@ -26,15 +26,20 @@ class Call:
         prober: of the call; it knows the run and the branches in it.
         num_positions: places in the stack at which a span may begin or end.
         time_tap: on the module that embeds the timestep, where a rule measures it.
+        has_exit: whether a module behind the last block sees the hidden state, and it alone; else the last
+            block's output is where a span to the end of the stack is left.
     """
 
-    def __init__(self, prober: Prober, num_positions: int, time_tap: Tap | None) -> None:
+    def __init__(
+        self, prober: Prober, num_positions: int, time_tap: Tap | None, has_exit: bool = True
+    ) -> None:
         run, active = prober.run, prober.active
         self.run = run
         self.active = active
         self.is_skipping = False
         self.prober = prober
         self._num_positions = num_positions
+        self._has_exit = has_exit
         self._span = run.rule_on(Span)
         self._start, self._end = self._borders()
         self._first: torch.Tensor | None = None  # input of block 0, where a probe needs it
@@ -68,8 +73,8 @@ class Call:
                 self._ask(self._span, streams[0], peek)
             self.is_skipping = self.run.step_of(self._span).action == "skip"
             if self.is_skipping or any(self.run.keeps(self._span, branch) for branch in self.active):
-                # behind the last block only the hidden state is looked at
-                self._entry = streams if self._end < self._num_positions else streams[:1]
+                is_seen_alone = self._has_exit and self._end == self._num_positions
+                self._entry = streams[:1] if is_seen_alone else streams
         return streams
 
     def _note_size(self, hidden: torch.Tensor) -> None:

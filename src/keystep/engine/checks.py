@@ -9,7 +9,6 @@ from torch import nn
 
 from keystep.engine.attach import CALL, SEAT
 from keystep.engine.seats import ModelSeat
-from keystep.how import FrequencyBands
 from keystep.policy import Policy, Rule
 from keystep.what import Attention, BlockProbe, Branch, Guidance, Mlp, Part, Span, TimeEmbedding
 
@@ -79,7 +78,7 @@ def check_spec(spec: ModelSpec, module: nn.Module) -> None:
             )
     names = {name for name, _ in module.named_modules()}
     for field, name in {
-        "exit": spec.exit,
+        **({"exit": spec.exit} if spec.exit else {}),
         **({"time": spec.time} if spec.time else {}),
         **{f"blocks {n}": n for n in spec.blocks},
         **{field: pattern.format(0) for field, pattern in patterns.items()},
@@ -150,5 +149,3 @@ def check_branch(rule: Rule, site: Branch, spec: ModelSpec, guidance: Guidance) 
         )
     if guidance.kind == "separate" and guidance.order[0] != "cond":
         raise ValueError(f"{label}: needs the conditional call first, but guidance is {guidance}")
-    if isinstance(rule.how, FrequencyBands) and not spec.can_split_frequencies:
-        raise ValueError(f"{label}: the output of {spec.transformer} does not end in latent height and width")

@@ -45,6 +45,11 @@ class Ledger:
                 self.make_room(rule, plan)
         return plan
 
+    def follow(self, planner: Planner) -> None:
+        """Go on with another planner whose rules are among those of the present one."""
+        self.planner = planner
+        self._expected = {}
+
     def decide(self, rule: Rule, evaluation: int, measured: Mapping[str, float]) -> str:
         """The controller's answer at a probe: "compute" or "skip"."""
         return rule.when.decide(self._states[rule.label], evaluation, measured)

@@ -17,7 +17,7 @@ from keystep.engine.storage import Storage
 from keystep.engine.trace import Decision, Row, Trace
 from keystep.how import Moment
 from keystep.policy import Policy, Rule
-from keystep.what import Branch, Guidance, Output, Part, Span
+from keystep.what import LEAD, Branch, Guidance, Output, Part, Span
 from keystep.when import Always
 
 
@@ -27,7 +27,7 @@ class Run:
     Args:
         policy: what to do.
         guidance: layout of the branches.
-        is_guided: whether classifier-free guidance is on.
+        is_guided: whether classifier-free guidance is on; None = the calls of the first evaluation will tell.
         num_evaluations: N, how many model evaluations (not sampler steps) there will be.
         times: the scheduler's timestep of each evaluation; may be empty.
         trace: where to write down what happens.
@@ -38,15 +38,17 @@ class Run:
         self,
         policy: Policy,
         guidance: Guidance,
-        is_guided: bool,
+        is_guided: bool | None,
         num_evaluations: int,
         times: Sequence[float],
         trace: Trace,
         storage: Storage,
     ) -> None:
-        self.calls = guidance.calls(is_guided)
+        self.calls = guidance.calls(is_guided is not False)
         self.branches = tuple(branch for call in self.calls for branch in call)
         self.guidance = guidance
+        self._policy = policy
+        self._is_guidance_known = is_guided is not None
         self.num_evaluations = num_evaluations
         self.trace = trace
         self.thread = threading.get_ident()
@@ -67,7 +69,8 @@ class Run:
         self.model = ""
         self.sites: dict[str, tuple[str, ...]] = {}  # attention module -> names of the tensors it returns
         self._clock = time.perf_counter()
-        self._note_absent_rules(policy)
+        self.trace.notes.extend(policy.notes)
+        self._note_absent_rules()
         self._check_times()
 
     def _check_times(self) -> None:
@@ -79,9 +82,8 @@ class Run:
                     "each evaluation"
                 )
 
-    def _note_absent_rules(self, policy: Policy) -> None:
-        self.trace.notes.extend(policy.notes)
-        for rule in policy.rules:
+    def _note_absent_rules(self) -> None:
+        for rule in self._policy.rules:
             if rule not in self._planner.rules:
                 self.trace.notes.append(f"guidance is off: {rule.label} stands aside")
 
@@ -187,12 +189,29 @@ class Run:
 
     def _check_calls(self) -> None:
         """Guidance may pause in mid-run (a branch is not called); the first evaluation must be whole."""
-        if self._num_calls < len(self.calls) and self._evaluation == 1:
+        if self._evaluation > 1 or self._num_calls == len(self.calls):
+            return
+        if not self._is_guidance_known and self._seen == (LEAD,):
+            self._leave_guidance()
+        else:
             raise RuntimeError(
                 f"guidance: the model was called {self._num_calls} time(s) in the first evaluation, but the "
                 f"layout {self.guidance} has {len(self.calls)}; pass guidance= to accelerate() with the "
                 "layout of this pipeline"
             )
+
+    def _leave_guidance(self) -> None:
+        """The first evaluation had the conditional call only: go on as a run without guidance."""
+        assert self.plan is not None
+        self.calls = self.guidance.calls(is_guided=False)
+        self.branches = (LEAD,)
+        self._planner = Planner(self._policy, self.branches, self.num_evaluations)
+        self._ledger.follow(self._planner)
+        steps = {rule.label: self.plan.steps[rule.label] for rule in self._planner.rules}
+        self.plan = EvaluationPlan(self.plan.evaluation, self.branches, steps)
+        self.trace.guided = False
+        self.trace.hidden_state_bytes //= len(self.guidance.order)
+        self._note_absent_rules()
 
     def _read_measurements(self) -> dict[str, dict[str, float]]:
         measured: dict[str, dict[str, float]] = {}

@@ -86,11 +86,12 @@ class ModelSeat:
         run.check_shape((latent.shape[0] // len(branches), *latent.shape[1:]))
         if not active:
             (follower,) = branches  # separate guidance; the conditional call came first
-            return with_sample(run.lead_output, self._predict(run, follower, sample_of(run.lead_output)))
+            sample = self._predict(run, follower, sample_of(run.lead_output))
+            return with_sample(run.lead_output, sample)
         if active != branches:
             bound.arguments.update(select_branches(bound.arguments, self.spec.rows, branches, active))
         latent = bound.arguments[self.spec.rows[0]]
-        num_frames = self.spec.count_frames(self.module, latent)
+        num_frames = self.spec.count_frames(self.module, bound.arguments)
         prober = Prober(run, active, latent.shape[0] // len(active), num_frames)
         rule = run.rule_on(Output)
         if rule is None:
@@ -99,7 +100,7 @@ class ModelSeat:
             channels = self.spec.latent.index("C")
             whole = WholeOutput(run, rule, self.name, latent, channels, prober)
             output = self._run_or_skip(whole, bound)
-        return self._complete(run, output, branches, active)
+        return self._complete(run, output, branches, active, bound.arguments)
 
     def _run_or_skip(self, whole: WholeOutput, bound: inspect.BoundArguments) -> Any:
         if whole.decide():
@@ -110,7 +111,8 @@ class ModelSeat:
         return output
 
     def _run_blocks(self, prober: Prober, bound: inspect.BoundArguments) -> Any:
-        self.session.call = Call(prober, self.num_positions, self.time_tap)
+        has_exit = bool(self.spec.exit)
+        self.session.call = Call(prober, self.num_positions, self.time_tap, has_exit)
         try:
             with self.session.graph_budget():
                 return self.call_next(*bound.args, **bound.kwargs)
@@ -119,7 +121,14 @@ class ModelSeat:
             if self.time_tap is not None:
                 self.time_tap.reset()
 
-    def _complete(self, run: Run, output: Any, branches: tuple[str, ...], active: tuple[str, ...]) -> Any:
+    def _complete(
+        self,
+        run: Run,
+        output: Any,
+        branches: tuple[str, ...],
+        active: tuple[str, ...],
+        arguments: Mapping[str, Any],
+    ) -> Any:
         """Store the difference between the branches, or fill in the rows of a skipped one."""
         rule = run.rule_on(Branch)
         if rule is None:
@@ -133,7 +142,8 @@ class ModelSeat:
             lead = sample_of(run.lead_output)
         if follower in active and run.keeps(rule, follower):
             # detached from the output's storage: float32 keeps small differences of half-precision outputs
-            run.push(rule, self.name, follower, rows_of(sample, follower, active).float() - lead.float())
+            difference = rows_of(sample, follower, active).float() - lead.float()
+            run.push(rule, self.name, follower, self.spec.to_frames(difference, arguments))
         if active == branches:
             return output
         parts = {LEAD: lead, follower: self._predict(run, follower, lead)}
@@ -142,7 +152,8 @@ class ModelSeat:
     def _predict(self, run: Run, branch: str, lead: torch.Tensor) -> torch.Tensor:
         rule = run.rule_on(Branch)
         assert rule is not None
-        return (lead.float() + run.predict(rule, self.name, branch)).to(lead.dtype)
+        difference = self.spec.from_frames(run.predict(rule, self.name, branch))
+        return (lead.float() + difference).to(lead.dtype)
 
 
 class BlockSeat:
@@ -150,6 +161,7 @@ class BlockSeat:
 
     Attributes:
         position: of the block in the stack, if a span may begin or end in front of it.
+        is_last: whether a span to the end of the stack is left behind this block.
         parts: (module name, site, tap) of the modules inside that rules may skip.
         probes: where this block is measured.
         after_attention: the tap behind the attention residual, if this block is measured.
@@ -161,6 +173,7 @@ class BlockSeat:
         self.module = module
         self.names = spec.streams
         self.position = position
+        self.is_last = False
         self.parts: list[tuple[str, Part, Tap]] = []
         self.probes: list[BlockProbe] = []
         self.after_attention: Tap | None = None
@@ -187,9 +200,19 @@ class BlockSeat:
             streams = call.pass_position(self.position, given, partial(self._peek, args, kwargs))
             if streams is not given:
                 args, kwargs = self._replace_streams(args, kwargs, streams)
-        hidden = streams[0]
         if call.is_skipping:
-            return hidden if len(streams) == 1 else streams
+            output: Any = streams[0] if len(streams) == 1 else streams
+        else:
+            output = self._compute(call, streams[0], args, kwargs)
+        return self._leave(call, output) if self.is_last else output
+
+    def _leave(self, call: Call, output: Any) -> Any:
+        """What the last block gives on: the end of a span to the end of the stack."""
+        streams = call.leave_span(output if isinstance(output, tuple) else (output,))
+        return streams if isinstance(output, tuple) else streams[0]
+
+    def _compute(self, call: Call, hidden: torch.Tensor, args: tuple[Any, ...], kwargs: Any) -> Any:
+        """Run the block, the parts of it that the plan skips filled in."""
         try:
             for name, site, tap in self.parts:
                 call.prepare_part(name, site, tap)

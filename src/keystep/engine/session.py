@@ -154,11 +154,14 @@ class Session:
         """
         if num_evaluations < 1:
             raise ValueError(f"num_evaluations: given {num_evaluations}, allowed: 1 or more")
+        self._begin(num_evaluations, guided, times)
+
+    def _begin(self, num_evaluations: int, guided: bool | None, times: Sequence[float]) -> None:
         self.abort()
         check_seats(self.models)
         policy = self.method.policy(self.spec.name, num_evaluations)
         self._check_outline(policy)
-        trace = Trace(policy.name, self.spec.name, num_evaluations, guided)
+        trace = Trace(policy.name, self.spec.name, num_evaluations, guided is not False)
         self.run = Run(policy, self.guidance, guided, num_evaluations, times, trace, self.storage)
         self.traces.append(trace)
         self._is_due, self._has_warned_beyond = False, False
@@ -226,7 +229,7 @@ class Session:
     def _begin_from_scheduler(self, arguments: Mapping[str, Any]) -> None:
         times = timesteps_of(self._scheduler)
         first = first_index(times, arguments.get("timestep"), self._scheduler, self.target)
-        self.begin(len(times) - first, is_guided(self.target), times[first:])
+        self._begin(len(times) - first, is_guided(self.target, self.guidance), times[first:])
 
     def _outside_run(self) -> None:
         if not self.traces or not self.traces[-1].is_complete:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import zip_longest
-from typing import Literal
+from math import prod
+from typing import Any, Literal
 
 import torch
 from torch import nn
 
 from keystep.errors import require
 from keystep.what import Attention, Part
+
+PACKED = "BNC"  # latents as rows of tokens, N running over T, H, W
+SIZES = ("num_frames", "height", "width")  # arguments that tell the sizes of a packed latent
 
 
 @dataclass(frozen=True)
@@ -24,7 +28,8 @@ class ModelSpec:
         blocks: names of the block lists.
         order: `"interleaved"`: blocks of one index run one after the other; `"sequential"`: list after list.
         streams: arguments of a block that it returns, in order; a skipped block passes them through.
-        exit: the module called right after the last block, with the hidden state as its first argument.
+        exit: the module called right after the last block, with the hidden state as its first argument and
+            in the layout of the first block's; empty = there is none, the last block's output will do.
         attention: kind -> pattern of the attention modules, `{}` standing for the block index.
         residual: kind -> pattern of the module called right after the attention residual of such blocks was
             added, with the hidden state first; blocks of the first kind are measured unless a probe says
@@ -33,8 +38,8 @@ class ModelSpec:
         rows: arguments of the transformer whose dimension 0 carries the guidance branches, branch-major.
         guidance: layout of guidance in this model's pipelines, see `Guidance.parse`.
         condition: the argument that carries the text.
-        latent: axes of the latent argument, e.g. `"BCTHW"`; its first row argument is the latent.
-        can_split_frequencies: whether the last two axes of the output are latent height and width.
+        latent: axes of the latent, the first of `rows`, and of the output, e.g. `"BCTHW"`; `"BNC"` = packed
+            into tokens, the arguments `num_frames`, `height` and `width` telling the sizes.
         time: the module that embeds the timestep; empty = it cannot be measured.
         pipeline: class name of the only pipeline this spec is for; empty = any.
     """
@@ -50,16 +55,14 @@ class ModelSpec:
     guidance: str
     condition: str = "encoder_hidden_states"
     latent: str = "BCTHW"
-    can_split_frequencies: bool = True
     pipeline: str = ""
     order: Literal["interleaved", "sequential"] = "interleaved"
     time: str = ""
     mlp: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        require(
-            set(self.latent) == set("BCTHW"), "ModelSpec.latent", self.latent, "an order of B, C, T, H, W"
-        )
+        is_known = sorted(self.latent) == sorted("BCTHW") or self.latent == PACKED
+        require(is_known, "ModelSpec.latent", self.latent, f"an order of B, C, T, H, W, or {PACKED}")
 
     def parts(self, site: Part) -> dict[str, str]:
         """Kind -> pattern of the modules that a site on parts of blocks may cover."""
@@ -85,11 +88,37 @@ class ModelSpec:
         first = f"{self.blocks[0]}."
         return [int(path[len(first) :]) if path.startswith(first) else None for path in in_order]
 
-    def count_frames(self, module: nn.Module, latent: torch.Tensor) -> int:
-        """Latent frames after temporal patching, from the latent argument and the module's config."""
+    def count_frames(self, module: nn.Module, arguments: Mapping[str, Any]) -> int:
+        """Latent frames after temporal patching, from the arguments of a call and the module's config."""
+        if self.latent == PACKED:
+            return arguments[SIZES[0]]
         config = getattr(module, "config", {})
         patch = config.get("patch_size_t")
         if patch is None:
             spatial = config.get("patch_size", 1)
             patch = spatial[0] if isinstance(spatial, (tuple, list)) else 1
-        return -(-latent.shape[self.latent.index("T")] // patch)
+        return -(-arguments[self.rows[0]].shape[self.latent.index("T")] // patch)
+
+    def to_frames(self, output: torch.Tensor, arguments: Mapping[str, Any]) -> torch.Tensor:
+        """The model's output (of some rows), unpacked, with latent height and width as the last two axes."""
+        if self.latent == PACKED:
+            sizes = tuple(arguments[name] for name in SIZES)
+            if prod(sizes) != output.shape[1]:
+                raise ValueError(
+                    f"{', '.join(SIZES)}: given {sizes} for {output.shape[1]} tokens: the latent holds other "
+                    "tokens too, so its frames cannot be told; use a method without CFG-Cache"
+                )
+            output = output.unflatten(1, sizes)
+        axes, framed = self._orders()
+        return output.permute([axes.index(axis) for axis in framed])
+
+    def from_frames(self, frames: torch.Tensor) -> torch.Tensor:
+        """The way back from `to_frames`."""
+        axes, framed = self._orders()
+        output = frames.permute([framed.index(axis) for axis in axes])
+        return output.flatten(1, 3) if self.latent == PACKED else output
+
+    def _orders(self) -> tuple[str, str]:
+        """Axes of the unpacked output as it comes, and with height and width last."""
+        axes = "BTHWC" if self.latent == PACKED else self.latent
+        return axes, "".join(axis for axis in axes if axis not in "HW") + "HW"

@@ -63,7 +63,7 @@ def plan_model(workload: Workload) -> ModelPlan:
             transformer(**inputs, return_dict=False)
     assert not counter.uncounted, counter.uncounted
     latent = calls[0][workload.spec.rows[0]]
-    num_frames = workload.spec.count_frames(transformer, latent)
+    num_frames = workload.spec.count_frames(transformer, calls[0])
     return ModelPlan(
         num_parameters=sum(value.numel() for value in transformer.state_dict().values()),
         weight_bytes=sum(weight.nbytes for weight in weights),
