@@ -15,6 +15,7 @@ from accelerate import cpu_offload
 import keystep
 from keystep.models.opensora import frames, references, text
 from keystep.models.opensora.conditions import Condition
+from keystep.models.opensora.scheduler import RectifiedFlowScheduler
 from tests.opensora.tiny import tiny_pipeline
 from tests.parity.opensora import Recording, find_stdit3, load_stdit3
 
@@ -292,17 +293,23 @@ def test_callbacks_replace_latents_and_interrupt(pipe, calls):
     assert len(calls.arguments) == 2 and not latents.any()
 
 
-def test_half_precision_keeps_latents_in_float32():
+def test_half_precision_keeps_latents_in_float32(monkeypatch):
     pipe = tiny_pipeline().to(torch.bfloat16)
-    calls: list[torch.dtype] = []
-    hook = pipe.transformer.register_forward_pre_hook(
-        lambda _m, _a, kwargs: calls.append(kwargs["hidden_states"].dtype), with_kwargs=True
-    )
-    latents = sample(pipe, image=IMAGE, width=854)
-    hook.remove()
-    assert latents.dtype == torch.float32 and set(calls) == {torch.bfloat16}
-    assert latents.isfinite().all()
-    assert sample(pipe, output_type="np").dtype == np.float32
+    calls, stepped, step = Calls(pipe), [], pipe.scheduler.step
+
+    def record(velocity: torch.Tensor, timestep: torch.Tensor, latents: torch.Tensor, **options: Any) -> Any:
+        stepped.append(latents.dtype)
+        return step(velocity, timestep, latents, **options)
+
+    monkeypatch.setattr(pipe.scheduler, "step", record)
+    latents = sample(pipe, width=854, num_inference_steps=2)
+    sample(pipe, latents=latents.half(), width=854, num_inference_steps=2)
+    assert {latents.dtype, *stepped} == {torch.float32}
+    assert {arguments["hidden_states"].dtype for arguments in calls.arguments} == {torch.bfloat16}
+    expected = RectifiedFlowScheduler()
+    expected.set_timesteps(2, height=48, width=854, num_frames=20, dtype=torch.bfloat16)
+    assert torch.equal(pipe.scheduler.timesteps, expected.timesteps)
+    assert sample(pipe, image=IMAGE, output_type="np").dtype == np.float32
 
 
 def test_the_learned_text_is_found_where_the_transformer_is_offloaded(pipe):
