@@ -36,12 +36,15 @@ class Rule:
         how: the predictor that fills in skipped values.
         max_age: a skip needs, for every active branch, an entry computed at most this many evaluations ago;
             else the evaluation is computed and the trace says so. None = any age.
+        max_lag: likewise, an entry computed at most this many evaluations before the leading branch's (0 =
+            at the same one); branches that CFG-Cache leaves out fall behind. None = any lag.
     """
 
     what: Site
     when: Controller
     how: Predictor
     max_age: int | None = None
+    max_lag: int | None = None
 
     def __post_init__(self) -> None:
         require(
@@ -50,6 +53,8 @@ class Rule:
             self.max_age,
             "None or evaluations >= 1",
         )
+        is_valid = self.max_lag is None or self.max_lag >= 0
+        require(is_valid, "Rule.max_lag", self.max_lag, "None or evaluations >= 0")
         self._check_parts()
         for signal in self.when.signals:
             fits = all(_can_measure(self.what, self.when.asks, probe) for probe in signal.probes)
@@ -83,6 +88,8 @@ class Policy:
         rules: at most one rule for each site.
         name: shown in traces and tables.
         notes: remarks for the trace, e.g. what was switched off for this length of run.
+        is_partial: rules on parts of blocks that match nothing in a model stand aside with a note, as long as
+            one rule matches; otherwise each of them is an error.
 
     Raises:
         ValueError: two rules on one site.
@@ -91,6 +98,7 @@ class Policy:
     rules: tuple[Rule, ...] = ()
     name: str = "custom"
     notes: tuple[str, ...] = ()
+    is_partial: bool = False
 
     def __post_init__(self) -> None:
         for one, other in combinations(self.rules, 2):
@@ -145,4 +153,6 @@ def _overlap(one: Site, other: Site) -> bool:
 
 
 def _share_kinds(one: Part, other: Part) -> bool:
-    return not one.kinds or not other.kinds or bool(set(one.kinds) & set(other.kinds))
+    """Whether one names a kind that the other covers; two that name none cover the same."""
+    pairs = [(one, kind) for kind in other.kinds] + [(other, kind) for kind in one.kinds]
+    return not pairs or any(site.covers_kind(kind) for site, kind in pairs)

@@ -26,14 +26,20 @@ from keystep.what import (
     TimeEmbedding,
 )
 from keystep.when import (
+    Accumulate,
+    After,
     Always,
     Below,
     Codebook,
     Every,
     Mask,
+    MeanChange,
+    MeanSize,
     MotionRatio,
     MotionRegularisation,
+    PredictedChange,
     RelativeChange,
+    Window,
 )
 
 PARTS = {
@@ -42,7 +48,9 @@ PARTS = {
         *(Policy, Rule),
         *(Attention, Mlp, Branch, Output, Span, AttentionResidual, RestResidual, PrefixResidual),
         *(AttentionInput, TimeEmbedding, Latent, Prediction),
-        *(Always, Every, Mask, Codebook, Below, MotionRegularisation, RelativeChange, MotionRatio),
+        *(Always, Every, Mask, Window, After),
+        *(Codebook, Below, Accumulate, PredictedChange),
+        *(MotionRegularisation, RelativeChange, MotionRatio, MeanChange, MeanSize),
         *(Hold, Linear, Constant, Ramp, Spacing, Taylor, FrequencyBands, Gain),
     )
 }

@@ -51,7 +51,7 @@ BY_NAME: dict[str, tuple[str, dict[str, Any], list[str]]] = {
         {},
         ["method", "'fastcache'", "did you mean fastercache", "adacache+moreg"],
     ),
-    "far from any": ("zzz", {}, ["'zzz'", "known: adacache, adacache+moreg, fastercache"]),
+    "far from any": ("zzz", {}, ["'zzz'", "known: adacache, "]),
     "unknown option": ("fastercache", {"cfg_evry": 5}, ["'cfg_evry'", "did you mean", "cfg_every"]),
     "option of the other": ("fastercache", {"codebook": "fast"}, ["'codebook'", "attention_every"]),
     "unknown preset": ("fastercache", {"preset": "late"}, ["'late'", "did you mean latte", "vchitect"]),

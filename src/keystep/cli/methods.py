@@ -11,6 +11,7 @@ from typing import Annotated, Any, get_args, get_type_hints
 import typer
 
 _ENTRY = re.compile(r"^(\w+(?:, \w+)*): (.*)$")
+CFG = "+cfg"  # end of the names of methods that have CFG-Cache beside them
 HEADINGS = ("option", "default", "meaning")
 
 
@@ -24,9 +25,12 @@ def methods(
 
     if name is None:
         rows = [
-            (key, describe(entry.cls, entry.options), entry.cls.citation) for key, entry in METHODS.items()
+            (key, describe(entry.cls, entry.options), entry.cls.citation)
+            for key, entry in METHODS.items()
+            if not key.endswith(CFG)
         ]
         print_table(("method", "what it does", "paper"), rows)
+        typer.echo(f"With CFG-Cache beside them: {', '.join(key for key in METHODS if key.endswith(CFG))}.")
         typer.echo("`keystep methods NAME` lists the options of one; --set KEY=VALUE changes them.")
         return
     if name not in METHODS:

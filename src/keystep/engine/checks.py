@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from torch import nn
@@ -113,15 +114,42 @@ def check_sites(policy: Policy, spec: ModelSpec, module: nn.Module, guidance: Gu
 
 
 def check_part(site: Part, spec: ModelSpec, num_blocks: int) -> None:
-    """Raise if a site on parts of blocks matches no module."""
+    """Raise if a site on parts of blocks, or one of the kinds it names, matches no module."""
     kinds = spec.parts(site)
-    is_known = all(kind in kinds for kind in site.kinds)
-    blocks = range(num_blocks)
-    if not is_known or not any(site.covers(kind, block) for kind in kinds for block in blocks):
+    named = [replace(site, kinds=(kind,)) for kind in site.kinds] or [site]
+    if not all(_matches(each, spec, num_blocks) for each in named):
         raise ValueError(
             f"{site.label} matches no site of {spec.transformer}; {site.part} kinds there: "
             f"{', '.join(kinds) or 'none'}; blocks: 0 to {num_blocks - 1}"
         )
+
+
+def _matches(site: Part, spec: ModelSpec, num_blocks: int) -> bool:
+    return any(site.covers(kind, block) for kind in spec.parts(site) for block in range(num_blocks))
+
+
+def leave_out(policy: Policy, spec: ModelSpec, module: nn.Module) -> Policy:
+    """A partial policy without its rules on parts of blocks that the model lacks; a note says which.
+
+    Raises:
+        ValueError: no rule is left.
+    """
+    if not policy.is_partial:
+        return policy
+    num_blocks = len(spec.blocks_in_order(module))
+    absent = [
+        rule
+        for rule in policy.rules
+        if isinstance(rule.what, (Attention, Mlp)) and not _matches(rule.what, spec, num_blocks)
+    ]
+    if len(absent) == len(policy.rules):
+        raise ValueError(
+            f"policy {policy.name!r}: none of its rules matches a site of {spec.transformer}; kinds there: "
+            f"attention {', '.join(spec.attention)}; mlp {', '.join(spec.mlp) or 'none'}"
+        )
+    notes = [f"{rule.label} stands aside: {spec.transformer} has no such site" for rule in absent]
+    rules = tuple(rule for rule in policy.rules if rule not in absent)
+    return replace(policy, rules=rules, notes=(*policy.notes, *notes))
 
 
 def _check_probes(rule: Rule, spec: ModelSpec) -> None:

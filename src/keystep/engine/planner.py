@@ -7,12 +7,12 @@ evaluation will use is neither stored nor copied.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from keystep.policy import Policy, Rule
-from keystep.what import Branch, Output, Span
+from keystep.what import LEAD, Branch, Output, Span
 from keystep.when import Plan
 
 Held = Mapping[tuple[str, str], tuple[int, ...]]  # (rule label, branch) -> evaluations held, oldest first
@@ -60,7 +60,13 @@ def inside(outer: Rule) -> Step:
 class Planner:
     """Plans the evaluations of one run."""
 
-    def __init__(self, policy: Policy, branches: tuple[str, ...], num_evaluations: int) -> None:
+    def __init__(
+        self,
+        policy: Policy,
+        branches: tuple[str, ...],
+        num_evaluations: int,
+        times: Sequence[float] = (),
+    ) -> None:
         self.rules = sorted(
             (r for r in policy.rules if not isinstance(r.what, Branch) or r.what.name in branches),
             key=lambda rule: rule.what.level,
@@ -68,10 +74,11 @@ class Planner:
         self.has_schedules = not all(self.keeps_all(rule) for rule in self.rules)
         self.branches = branches
         self.num_evaluations = num_evaluations
+        self.times = times
 
     def start(self) -> dict[str, Any]:
         """Controller states at the begin of a run."""
-        return {rule.label: rule.when.begin(self.num_evaluations) for rule in self.rules}
+        return {rule.label: rule.when.begin(self.num_evaluations, self.times) for rule in self.rules}
 
     def plan(
         self,
@@ -115,7 +122,11 @@ class Planner:
             return Step("compute", "measured" if rule.when.signals else "scheduled")
         for branch in needed:
             key = (rule.label, branch)
-            age = evaluation - last.get(key, evaluation)
+            newest = last.get(key, evaluation)
+            lag = last.get((rule.label, LEAD), newest) - newest
+            if rule.max_lag is not None and lag > rule.max_lag:
+                return Step("compute", f"fallback: stale, {branch} is {lag} evaluations behind {LEAD}")
+            age = evaluation - newest
             if rule.max_age is not None and age > rule.max_age:
                 return Step("compute", f"fallback: stale, {branch} is {age} evaluations old")
             num_held = len(held.get(key, ()))

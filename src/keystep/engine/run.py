@@ -59,7 +59,7 @@ class Run:
         self.plan: EvaluationPlan | None = None
         self.measurements: list[Measurement] = []
         self._times = times
-        self._planner = Planner(policy, self.branches, num_evaluations)
+        self._planner = Planner(policy, self.branches, num_evaluations, times)
         self._ledger = Ledger(self._planner, storage)
         self._condition: torch.Tensor | None = None
         self._num_alike = 0  # evaluations in a row with the text tensor of the one before
@@ -75,10 +75,11 @@ class Run:
 
     def _check_times(self) -> None:
         for rule in self._planner.rules:
-            if rule.how.needs_time and len(self._times) < self.num_evaluations:
+            needs_time = rule.how.needs_time or rule.when.needs_time
+            if needs_time and len(self._times) < self.num_evaluations:
                 raise ValueError(
                     f"times: given {len(self._times)} for {self.num_evaluations} evaluations, but "
-                    f"{rule.label} weighs by the spacing of timesteps; pass begin(..., times=[...]) one for "
+                    f"{rule.label} depends on the timesteps; pass begin(..., times=[...]) one for "
                     "each evaluation"
                 )
 
@@ -205,7 +206,7 @@ class Run:
         assert self.plan is not None
         self.calls = self.guidance.calls(is_guided=False)
         self.branches = (LEAD,)
-        self._planner = Planner(self._policy, self.branches, self.num_evaluations)
+        self._planner = Planner(self._policy, self.branches, self.num_evaluations, self._times)
         self._ledger.follow(self._planner)
         steps = {rule.label: self.plan.steps[rule.label] for rule in self._planner.rules}
         self.plan = EvaluationPlan(self.plan.evaluation, self.branches, steps)

@@ -16,7 +16,14 @@ from torch import nn
 
 from keystep.engine.attach import CALL, attach_model
 from keystep.engine.call import Call
-from keystep.engine.checks import check_free, check_not_compiled, check_seats, check_sites, check_spec
+from keystep.engine.checks import (
+    check_free,
+    check_not_compiled,
+    check_seats,
+    check_sites,
+    check_spec,
+    leave_out,
+)
 from keystep.engine.clock import first_index, is_guided, timesteps_of
 from keystep.engine.compiled import budget_for
 from keystep.engine.restore import replace_attribute
@@ -61,11 +68,13 @@ class Session:
         storage: Storage | None = None,
     ) -> None:
         self.models = find_transformers(target)
+        for module in self.models.values():
+            check_spec(spec, module)
         self.spec = spec
         self.guidance = Guidance.parse(guidance or self.spec.guidance)
         self.method = method
         self.storage = storage or Storage()
-        self.outline = method.policy(self.spec.name, OUTLINE_EVALUATIONS)
+        self.outline = self._policy_for(OUTLINE_EVALUATIONS)
         if not self.outline.rules:
             raise ValueError(f"policy {self.outline.name!r}: it has no rules, so nothing would be skipped")
         self.traces: deque[Trace] = deque(maxlen=NUM_TRACES)
@@ -82,8 +91,6 @@ class Session:
 
     def attach(self) -> None:
         """Check everything, then put seats and taps in place; on any error nothing stays attached."""
-        for module in self.models.values():
-            check_spec(self.spec, module)
         self.graph_budget = budget_for(
             block
             for module in self.models.values()
@@ -159,12 +166,19 @@ class Session:
     def _begin(self, num_evaluations: int, guided: bool | None, times: Sequence[float]) -> None:
         self.abort()
         check_seats(self.models)
-        policy = self.method.policy(self.spec.name, num_evaluations)
+        policy = self._policy_for(num_evaluations)
         self._check_outline(policy)
         trace = Trace(policy.name, self.spec.name, num_evaluations, guided is not False)
         self.run = Run(policy, self.guidance, guided, num_evaluations, times, trace, self.storage)
         self.traces.append(trace)
         self._is_due, self._has_warned_beyond = False, False
+
+    def _policy_for(self, num_evaluations: int) -> Policy:
+        """The method's policy, less what a partial one has for sites this model lacks."""
+        policy = self.method.policy(self.spec.name, num_evaluations)
+        for module in self.models.values():
+            policy = leave_out(policy, self.spec, module)
+        return policy
 
     def _check_outline(self, policy: Policy) -> None:
         """Seats and taps were put in place for the outline; what it did not show would be idle."""

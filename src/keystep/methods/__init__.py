@@ -3,7 +3,25 @@
 from __future__ import annotations
 
 from keystep.methods.adacache import AdaCache, MoReg
+from keystep.methods.dbcache import DBCache
+from keystep.methods.easycache import EasyCache
 from keystep.methods.fastercache import FasterCache
+from keystep.methods.fbcache import FBCache
+from keystep.methods.pab import PAB
 from keystep.methods.registry import METHODS, build
+from keystep.methods.taylorseer import TaylorSeer
+from keystep.methods.teacache import TeaCache
 
-__all__ = ["METHODS", "AdaCache", "FasterCache", "MoReg", "build"]
+__all__ = [
+    "METHODS",
+    "PAB",
+    "AdaCache",
+    "DBCache",
+    "EasyCache",
+    "FBCache",
+    "FasterCache",
+    "MoReg",
+    "TaylorSeer",
+    "TeaCache",
+    "build",
+]

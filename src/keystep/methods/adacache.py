@@ -18,6 +18,7 @@ from pydantic import ConfigDict
 
 from keystep.errors import require, unknown
 from keystep.how import Hold
+from keystep.methods.cfg import add_cfg
 from keystep.policy import Policy, Rule
 from keystep.what import AttentionResidual, Span
 from keystep.when import Codebook, MotionRatio, MotionRegularisation, RelativeChange
@@ -93,6 +94,7 @@ class AdaCache:
             reference's), or a `MoReg`.
         depth: which block is measured, 0 = first, 1 = last.
         over: "lead" = the conditional branch decides; "all" = pool all branches and samples (reference).
+        cfg: whether the unconditional branch is rebuilt too (CFG-Cache).
     """
 
     codebook: str | dict[float, int] = "fast"
@@ -101,6 +103,7 @@ class AdaCache:
     moreg: bool | MoReg = False
     depth: float = 0.5
     over: Literal["lead", "all"] = "lead"
+    cfg: bool = False
 
     citation: ClassVar[str] = "AdaCache (ICCV 2025), https://arxiv.org/abs/2411.02397"
 
@@ -131,7 +134,8 @@ class AdaCache:
                 first, last, motion, options.pivot, options.exponent, options.divisor, options.gradient
             )
         when = Codebook(book.entries, book.otherwise, RelativeChange(probe, self.over), moreg)
-        return Policy((Rule(Span(), when, Hold()),), "adacache+moreg" if self.moreg else "adacache")
+        policy = Policy((Rule(Span(), when, Hold()),), "adacache+moreg" if self.moreg else "adacache")
+        return add_cfg(policy, model, num_evaluations) if self.cfg else policy
 
 
 def scale(book: Book, num_evaluations: int) -> Book:

@@ -9,7 +9,13 @@ from pydantic import TypeAdapter, ValidationError
 
 from keystep.errors import unknown
 from keystep.methods.adacache import AdaCache
+from keystep.methods.dbcache import DBCache
+from keystep.methods.easycache import EasyCache
 from keystep.methods.fastercache import FasterCache
+from keystep.methods.fbcache import FBCache
+from keystep.methods.pab import PAB
+from keystep.methods.taylorseer import TaylorSeer
+from keystep.methods.teacache import TeaCache
 
 if TYPE_CHECKING:
     from keystep.engine.session import Method
@@ -27,6 +33,18 @@ METHODS: dict[str, Entry] = {
     "fastercache": Entry(FasterCache, {}),
     "adacache": Entry(AdaCache, {}),
     "adacache+moreg": Entry(AdaCache, {"moreg": True}),
+    "pab": Entry(PAB, {}),
+    "teacache": Entry(TeaCache, {}),
+    "fbcache": Entry(FBCache, {}),
+    "dbcache": Entry(DBCache, {}),
+    "taylorseer": Entry(TaylorSeer, {}),
+    "easycache": Entry(EasyCache, {}),
+}
+# CFG-Cache beside each of them: "teacache+cfg" and so on.
+METHODS |= {
+    f"{name}+cfg": Entry(entry.cls, entry.options | {"cfg": True})
+    for name, entry in METHODS.items()
+    if entry.cls is not FasterCache
 }
 
 

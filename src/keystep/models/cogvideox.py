@@ -14,4 +14,5 @@ COGVIDEOX = ModelSpec(
     rows=("hidden_states", "encoder_hidden_states", "timestep", "timestep_cond", "ofs"),
     guidance="batched:uncond,cond",
     latent="BTCHW",
+    time="time_embedding",
 )

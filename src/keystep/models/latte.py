@@ -8,7 +8,11 @@ LATTE = ModelSpec(
     blocks=("transformer_blocks", "temporal_transformer_blocks"),
     streams=("hidden_states",),
     exit="norm_out",
-    attention={"spatial": "transformer_blocks.{}.attn1", "temporal": "temporal_transformer_blocks.{}.attn1"},
+    attention={
+        "spatial": "transformer_blocks.{}.attn1",
+        "temporal": "temporal_transformer_blocks.{}.attn1",
+        "cross": "transformer_blocks.{}.attn2",
+    },
     residual={"temporal": "temporal_transformer_blocks.{}.norm2"},
     mlp={"spatial": "transformer_blocks.{}.ff", "temporal": "temporal_transformer_blocks.{}.ff"},
     rows=("hidden_states", "timestep", "encoder_hidden_states", "encoder_attention_mask"),

@@ -15,4 +15,5 @@ WAN = ModelSpec(
     mlp={"self": "blocks.{}.ffn"},
     rows=("hidden_states", "timestep", "encoder_hidden_states", "encoder_hidden_states_image"),
     guidance="separate:cond,uncond",
+    time="condition_embedder.time_embedder",
 )

@@ -145,7 +145,8 @@ def _is_alike_in_all_blocks(rule: Rule) -> bool:
 
 def _run(workload: Workload, policy: Policy, depth: int, num_evaluations: int) -> list[Cost]:
     transformer, calls = workload.build(depth), workload.make_calls()
-    times = [float(left) for left in range(workload.num_evaluations, 0, -1)]  # any: no value depends on them
+    num_all = workload.num_evaluations
+    times = [1000 * left / num_all for left in range(num_all, 0, -1)]  # even; windows of timesteps look
     costs: list[tuple[int, int]] = []
     with ExitStack() as stack:
         stack.enter_context(warnings.catch_warnings())

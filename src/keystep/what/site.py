@@ -44,6 +44,10 @@ class Attention:
     def covers(self, kind: str, block: int) -> bool:
         """Whether attention modules of this kind belong to the site, in whatever block."""
         del block
+        return self.covers_kind(kind)
+
+    def covers_kind(self, kind: str) -> bool:
+        """Whether attention modules of this kind belong to the site."""
         last_word = kind.rpartition("-")[2]
         return kind in self.kinds or last_word in self.kinds if self.kinds else last_word != "cross"
 
@@ -77,11 +81,11 @@ class Mlp:
 
     def covers(self, kind: str, block: int) -> bool:
         """Whether the MLP of a block belongs to the site."""
-        return (
-            (not self.kinds or kind in self.kinds)
-            and block >= self.first
-            and (self.last is None or block <= self.last)
-        )
+        return self.covers_kind(kind) and block >= self.first and (self.last is None or block <= self.last)
+
+    def covers_kind(self, kind: str) -> bool:
+        """Whether MLPs in blocks of this kind may belong to the site."""
+        return not self.kinds or kind in self.kinds
 
 
 @dataclass(frozen=True)

@@ -1,21 +1,34 @@
 """WHEN to recompute: signals that are measured and controllers that decide."""
 
-from keystep.when.adaptive import Below, Codebook, CodebookState, MotionRegularisation
+from keystep.when.accumulate import Accumulate, Accumulated
+from keystep.when.adaptive import Codebook, CodebookState, MotionRegularisation
+from keystep.when.below import Below, BelowState
 from keystep.when.controller import Controller, Plan
+from keystep.when.rate import PredictedChange, RateState
 from keystep.when.schedule import Always, Every, Mask
-from keystep.when.signal import MotionRatio, RelativeChange, Signal
+from keystep.when.signal import MeanChange, MeanSize, MotionRatio, RelativeChange, Signal
+from keystep.when.timed import After, Window
 
 __all__ = [
+    "Accumulate",
+    "Accumulated",
+    "After",
     "Always",
     "Below",
+    "BelowState",
     "Codebook",
     "CodebookState",
     "Controller",
     "Every",
     "Mask",
+    "MeanChange",
+    "MeanSize",
     "MotionRatio",
     "MotionRegularisation",
     "Plan",
+    "PredictedChange",
+    "RateState",
     "RelativeChange",
     "Signal",
+    "Window",
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from keystep.errors import require
@@ -80,6 +80,7 @@ class Codebook:
     distance: RelativeChange = field(default_factory=RelativeChange)
     moreg: MotionRegularisation | None = None
     asks = False
+    needs_time = False
 
     def __post_init__(self) -> None:
         thresholds = [threshold for threshold, _ in self.entries]
@@ -92,8 +93,9 @@ class Codebook:
         """The distance, and the motion ratio where it is regularised."""
         return (self.distance,) if self.moreg is None else (self.distance, self.moreg.motion)
 
-    def begin(self, num_evaluations: int) -> CodebookState:
+    def begin(self, num_evaluations: int, times: Sequence[float] = ()) -> CodebookState:
         """Nothing measured yet: rate 1."""
+        del times
         return CodebookState(num_evaluations)
 
     def plan(self, state: CodebookState, evaluation: int) -> Plan:
@@ -123,48 +125,3 @@ class Codebook:
             factor, level = self.moreg.factor(motion, level, state.rate, evaluation)
             distance *= factor
         return CodebookState(state.num_evaluations, evaluation, self.lookup(distance), level)
-
-
-@dataclass(frozen=True)
-class Below:
-    """Ask at the probe, skip while the change since the last computed evaluation is below a threshold.
-
-    The rule of first-block caching; what is probed always runs.
-
-    Attributes:
-        threshold: relative change (higher = fewer computed).
-        change: the measured signal; its probe must lie before the skipped span.
-        num_first, num_last: evaluations computed in any case at the two ends of the run.
-    """
-
-    threshold: float
-    change: RelativeChange
-    num_first: int = 1
-    num_last: int = 1
-    asks = True
-
-    def __post_init__(self) -> None:
-        require(self.threshold >= 0, "Below.threshold", self.threshold, "a relative change >= 0")
-
-    @property
-    def signals(self) -> tuple[Signal, ...]:
-        """The change at the probe."""
-        return (self.change,)
-
-    def begin(self, num_evaluations: int) -> int:
-        """The state is N."""
-        return num_evaluations
-
-    def plan(self, state: int, evaluation: int) -> Plan:
-        """Compute at the ends, else ask."""
-        return "compute" if evaluation <= self.num_first or evaluation > state - self.num_last else "ask"
-
-    def decide(self, state: int, evaluation: int, measured: Mapping[str, float]) -> Plan:
-        """Skip below the threshold."""
-        del state, evaluation
-        return "skip" if measured[self.change.name] < self.threshold else "compute"
-
-    def update(self, state: int, evaluation: int, is_computed: bool, measured: Mapping[str, float]) -> int:
-        """Nothing changes."""
-        del evaluation, is_computed, measured
-        return state

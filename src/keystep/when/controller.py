@@ -6,7 +6,7 @@ controller can serve many generations at once. Decisions are plain Python on the
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, Protocol
 
 from keystep.when.signal import Signal
@@ -30,8 +30,13 @@ class Controller(Protocol):
         """What has to be measured; empty for schedules."""
         ...
 
-    def begin(self, num_evaluations: int) -> Any:
-        """State at the begin of a generation."""
+    @property
+    def needs_time(self) -> bool:
+        """Whether `begin` looks at the timesteps."""
+        ...
+
+    def begin(self, num_evaluations: int, times: Sequence[float] = ()) -> Any:
+        """State at the begin of a generation; `times` are the scheduler's timesteps, one an evaluation."""
         ...
 
     def plan(self, state: Any, evaluation: int) -> Plan:
@@ -51,21 +56,23 @@ class Schedule:
     """Base of controllers that measure nothing: the decision is a function of the evaluation and N alone."""
 
     asks = False
+    needs_time = False
 
     @property
     def signals(self) -> tuple[Signal, ...]:
         """Nothing is measured."""
         return ()
 
-    def begin(self, num_evaluations: int) -> int:
+    def begin(self, num_evaluations: int, times: Sequence[float] = ()) -> Any:
         """The state is N."""
+        del times
         return num_evaluations
 
-    def decide(self, state: int, evaluation: int, measured: Mapping[str, float]) -> Plan:
+    def decide(self, state: Any, evaluation: int, measured: Mapping[str, float]) -> Plan:
         """Never asked."""
         raise AssertionError("a schedule decides before the forward")
 
-    def update(self, state: int, evaluation: int, is_computed: bool, measured: Mapping[str, float]) -> int:
+    def update(self, state: Any, evaluation: int, is_computed: bool, measured: Mapping[str, float]) -> Any:
         """Nothing changes."""
         del evaluation, is_computed, measured
         return state

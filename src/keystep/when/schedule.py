@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from keystep.errors import require
@@ -19,6 +20,12 @@ def check_position(position: int | float, field: str) -> None:
     """Raise unless `position` is an index >= 0 or a fraction from 0 to 1."""
     is_valid = position >= 0 and (isinstance(position, int) or position <= 1)
     require(is_valid, field, position, "an evaluation (int >= 0) or a fraction of the run (float 0.0 to 1.0)")
+
+
+def check_letters(letters: str, num_evaluations: int, field: str) -> None:
+    """Raise unless there is one letter for each evaluation."""
+    allowed = f"{num_evaluations} letters, one for each evaluation of this run (it has {len(letters)})"
+    require(len(letters) == num_evaluations, field, letters, allowed)
 
 
 @dataclass(frozen=True)
@@ -80,21 +87,13 @@ class Mask(Schedule):
     letters: str
 
     def __post_init__(self) -> None:
-        require(
-            len(self.letters) > 0 and set(self.letters) <= {"C", "s"},
-            "Mask.letters",
-            self.letters,
-            "C and s, as 'CCsCs'",
-        )
+        is_valid = len(self.letters) > 0 and set(self.letters) <= {"C", "s"}
+        require(is_valid, "Mask.letters", self.letters, "C and s, as 'CCsCs'")
 
-    def begin(self, num_evaluations: int) -> int:
+    def begin(self, num_evaluations: int, times: Sequence[float] = ()) -> int:
         """Check the length against N."""
-        require(
-            len(self.letters) == num_evaluations,
-            "Mask.letters",
-            self.letters,
-            f"{num_evaluations} letters, one for each evaluation of this run (it has {len(self.letters)})",
-        )
+        del times
+        check_letters(self.letters, num_evaluations, "Mask.letters")
         return num_evaluations
 
     def plan(self, state: int, evaluation: int) -> Plan:
