@@ -14,7 +14,7 @@ from rich.text import Text
 if TYPE_CHECKING:
     from keystep.metrics.outcome import Summary
 
-WIDTH_OF_FILES = 140  # columns, where the output is no terminal and tells no width
+WIDTH_OF_FILES = 160  # columns, where the output is no terminal and tells no width
 TERMINAL_COLUMNS = (
     "method",
     "speed-up",
