@@ -12,6 +12,7 @@ from keystep import AdaCache, FasterCache, MoReg, Policy, Rule
 from keystep.engine.session import Session
 from keystep.how import Constant, FrequencyBands, Hold, Linear
 from keystep.methods import METHODS, build
+from keystep.methods.adacache import MODEL_BOOKS
 from keystep.models.registry import SPECS
 from keystep.what import Attention, AttentionResidual, Branch, Span
 from keystep.when import Every
@@ -88,3 +89,13 @@ def test_load_toy() -> None:
     with pytest.raises((OSError, ValueError)), pytest.MonkeyPatch.context() as patch:
         patch.setenv("HF_HUB_OFFLINE", "1")
         keystep.load("./no/such/folder")
+
+
+def test_models_may_have_books_of_their_own() -> None:
+    """Used as they are at their length; every other model takes Open-Sora's, scaled."""
+    for (model, name), book in MODEL_BOOKS.items():
+        (rule,) = AdaCache(name).policy(model, book.native).rules
+        (other,) = AdaCache(name).policy("wan", book.native).rules
+        assert rule.when.entries == book.entries != other.when.entries
+        assert [rate for _, rate in rule.when.entries] == [rate for _, rate in other.when.entries]
+    assert AdaCache("fast-100").policy("latte", 100) == AdaCache("fast-100").policy("wan", 100)
