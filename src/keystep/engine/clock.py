@@ -7,8 +7,6 @@ from typing import Any
 
 import torch
 
-from keystep.what import Guidance
-
 
 def timesteps_of(scheduler: Any) -> list[float]:
     """One timestep per model evaluation, on the host (one device read per generation)."""
@@ -35,22 +33,15 @@ def first_index(times: Sequence[float], timestep: Any, scheduler: Any, pipeline:
     return times.index(timestep)
 
 
-def is_guided(pipeline: Any, guidance: Guidance) -> bool | None:
+def is_guided(pipeline: Any) -> bool:
     """Whether classifier-free guidance is on, from the pipeline's own flag, at the first evaluation.
 
-    Returns:
-        None where only the calls will tell: with a call per branch and no flag. There a `guidance_scale` may
-        be something else (HunyuanVideo embeds it), and guidance itself an object or a local variable.
-
     Raises:
-        ValueError: batched guidance, and the pipeline has neither `do_classifier_free_guidance` nor
-            `guidance_scale`.
+        ValueError: if the pipeline has neither `do_classifier_free_guidance` nor `guidance_scale`.
     """
     flag = getattr(pipeline, "do_classifier_free_guidance", None)
     if flag is not None:
         return bool(flag)
-    if guidance.kind == "separate":
-        return None
     scale = getattr(pipeline, "guidance_scale", None)
     if scale is None:
         raise ValueError(

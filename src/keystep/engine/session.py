@@ -4,7 +4,6 @@ own.
 
 from __future__ import annotations
 
-import functools
 import threading
 import warnings
 from collections import deque
@@ -26,7 +25,7 @@ from keystep.engine.checks import (
 )
 from keystep.engine.clock import first_index, is_guided, timesteps_of
 from keystep.engine.compiled import budget_for
-from keystep.engine.restore import replace_attribute
+from keystep.engine.follow import follow
 from keystep.engine.run import Run
 from keystep.engine.seats import ModelSeat
 from keystep.engine.storage import Storage
@@ -102,7 +101,7 @@ class Session:
             check_sites(self.outline, self.spec, module, self.guidance)
         with ExitStack() as stack:
             if self._scheduler is not None:
-                self._follow(stack, self._scheduler)
+                follow(stack, self._scheduler, self)
             for name, module in self.models.items():
                 attach_model(stack, self, name, module, self.spec, self.outline)
             self._stack = stack.pop_all()
@@ -111,42 +110,6 @@ class Session:
         """Drop a generation under way and restore the pipeline."""
         self.abort()
         self._stack.close()
-
-    def _follow(self, stack: ExitStack, scheduler: Any) -> None:
-        for name in ("set_timesteps", "step"):
-            if not callable(getattr(scheduler, name, None)):
-                raise ValueError(
-                    f"scheduler: {type(scheduler).__name__} has no {name}(), so its steps cannot be "
-                    "followed; accelerate the transformer and call begin() and step() of the session "
-                    "yourself"
-                )
-        set_timesteps, step = scheduler.set_timesteps, scheduler.step
-        if hasattr(step, "keystep_session"):
-            raise ValueError(
-                "scheduler: another accelerated pipeline uses the same scheduler object; give this one its "
-                "own: pipe.scheduler = type(pipe.scheduler).from_config(pipe.scheduler.config)"
-            )
-
-        @functools.wraps(set_timesteps)
-        def begin_generation(*args: Any, **kwargs: Any) -> Any:
-            self.abort()
-            result = set_timesteps(*args, **kwargs)
-            self._is_due = True
-            return result
-
-        @functools.wraps(step)
-        def end_evaluation(*args: Any, **kwargs: Any) -> Any:
-            try:
-                result = step(*args, **kwargs)
-            except BaseException:
-                self.abort()
-                raise
-            self.step()
-            return result
-
-        vars(end_evaluation)["keystep_session"] = self
-        replace_attribute(stack, scheduler, "set_timesteps", begin_generation)
-        replace_attribute(stack, scheduler, "step", end_evaluation)
 
     # ---------------------------------------------------------------- the clock
 
@@ -190,6 +153,10 @@ class Session:
                     "a method may leave sites out, but not add ones it does not have at "
                     f"{OUTLINE_EVALUATIONS} evaluations"
                 )
+
+    def expect(self) -> None:
+        """A generation begins with the next model call, its timesteps read from the scheduler."""
+        self._is_due = True
 
     def step(self) -> None:
         """End an evaluation, as `scheduler.step` does for a pipeline; nothing without a model call before."""
@@ -243,7 +210,8 @@ class Session:
     def _begin_from_scheduler(self, arguments: Mapping[str, Any]) -> None:
         times = timesteps_of(self._scheduler)
         first = first_index(times, arguments.get("timestep"), self._scheduler, self.target)
-        self._begin(len(times) - first, is_guided(self.target, self.guidance), times[first:])
+        guided = None if self.spec.guided == "calls" else is_guided(self.target)
+        self._begin(len(times) - first, guided, times[first:])
 
     def _outside_run(self) -> None:
         if not self.traces or not self.traces[-1].is_complete:

@@ -37,6 +37,9 @@ class ModelSpec:
         mlp: kind -> pattern of the feed-forward modules.
         rows: arguments of the transformer whose dimension 0 carries the guidance branches, branch-major.
         guidance: layout of guidance in this model's pipelines, see `Guidance.parse`.
+        guided: what tells whether there is guidance: `"flag"`, the pipeline's `do_classifier_free_guidance`
+            or `guidance_scale`; `"calls"`, the calls of the first evaluation, for separate layouts: there the
+            scale may be something the model is given (HunyuanVideo), and guidance an object.
         condition: the argument that carries the text.
         latent: axes of the latent, the first of `rows`, and of the output, e.g. `"BCTHW"`; `"BNC"` = packed
             into tokens, the arguments `num_frames`, `height` and `width` telling the sizes.
@@ -53,6 +56,7 @@ class ModelSpec:
     residual: dict[str, str]
     rows: tuple[str, ...]
     guidance: str
+    guided: Literal["flag", "calls"] = "flag"
     condition: str = "encoder_hidden_states"
     latent: str = "BCTHW"
     pipeline: str = ""
