@@ -1,5 +1,7 @@
 """CogVideoX 2B, 5B and 1.5 (arXiv 2408.06072): joint attention over text and video, guidance in one batch."""
 
+from dataclasses import replace
+
 from keystep.models.spec import ModelSpec
 
 COGVIDEOX = ModelSpec(
@@ -15,4 +17,12 @@ COGVIDEOX = ModelSpec(
     guidance="batched:uncond,cond",
     latent="BTCHW",
     time="time_embedding",
+)
+# ConsisID (arXiv 2411.17440) adds what it knows of a face between the blocks; its exit sees the text too.
+CONSISID = replace(
+    COGVIDEOX,
+    name="consisid",
+    transformer="ConsisIDTransformer3DModel",
+    exit="",
+    rows=("hidden_states", "encoder_hidden_states", "timestep", "timestep_cond", "id_cond"),
 )

@@ -17,4 +17,5 @@ LATTE = ModelSpec(
     mlp={"spatial": "transformer_blocks.{}.ff", "temporal": "temporal_transformer_blocks.{}.ff"},
     rows=("hidden_states", "timestep", "encoder_hidden_states", "encoder_attention_mask"),
     guidance="batched:uncond,cond",
+    time="adaln_single.emb.timestep_embedder",
 )

@@ -7,13 +7,22 @@ from dataclasses import replace
 from torch import nn
 
 from keystep.errors import unknown
-from keystep.models.cogvideox import COGVIDEOX
+from keystep.models.allegro import ALLEGRO
+from keystep.models.cogvideox import COGVIDEOX, CONSISID
+from keystep.models.cosmos import COSMOS
+from keystep.models.easyanimate import EASYANIMATE
+from keystep.models.hunyuan import FRAMEPACK, HUNYUAN, HUNYUAN15
+from keystep.models.kandinsky import KANDINSKY5
 from keystep.models.latte import LATTE
+from keystep.models.ltx import LTX
+from keystep.models.mochi import MOCHI
+from keystep.models.motif import MOTIF
 from keystep.models.opensora.spec import OPENSORA
 from keystep.models.opensora_plan.spec import OPENSORA_PLAN
+from keystep.models.sana_video import SANA_VIDEO
 from keystep.models.spec import ModelSpec
 from keystep.models.vchitect.spec import VCHITECT
-from keystep.models.wan import WAN
+from keystep.models.wan import ANIMATE, CHRONOEDIT, SKYREELS, VACE, WAN
 
 SPECS: dict[str, ModelSpec] = {
     spec.name: spec
@@ -21,6 +30,22 @@ SPECS: dict[str, ModelSpec] = {
         LATTE,
         COGVIDEOX,
         WAN,
+        VACE,
+        ANIMATE,
+        CHRONOEDIT,
+        SKYREELS,
+        HUNYUAN,
+        HUNYUAN15,
+        FRAMEPACK,
+        LTX,
+        MOCHI,
+        ALLEGRO,
+        EASYANIMATE,
+        COSMOS,
+        KANDINSKY5,
+        SANA_VIDEO,
+        MOTIF,
+        CONSISID,
         OPENSORA,
         OPENSORA_PLAN,
         VCHITECT,
