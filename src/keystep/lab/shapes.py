@@ -1,0 +1,166 @@
+"""Random-weight pipelines of real classes: wide ones, whose transformer dominates as in a released model, and
+narrow ones, whose own cost is next to nothing, so that what a method adds stands out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from diffusers.models.transformers.cogvideox_transformer_3d import CogVideoXTransformer3DModel
+from diffusers.models.transformers.latte_transformer_3d import LatteTransformer3DModel
+from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
+from diffusers.pipelines.cogvideo.pipeline_cogvideox import CogVideoXPipeline
+from diffusers.pipelines.latte.pipeline_latte import LattePipeline
+from diffusers.pipelines.wan.pipeline_wan import WanPipeline
+from diffusers.schedulers.scheduling_ddim import DDIMScheduler
+from diffusers.schedulers.scheduling_ddim_cogvideox import CogVideoXDDIMScheduler
+from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchEulerDiscreteScheduler
+
+from keystep.lab.contestant import Subject
+
+WIDE, NARROW = "wide", "narrow"
+HEAD_DIM = {WIDE: 64, NARROW: 16}
+NUM_HEADS = {WIDE: 4, NARROW: 2}
+SIDE = {WIDE: 256, NARROW: 64}  # pixels
+NUM_LAYERS = {WIDE: 6, NARROW: 9}  # 9: rivals refuse or stand idle below
+TEXT_LENGTH, TEXT_WIDTH = 64, 256
+LATENT_PIXELS = 8
+NUM_STEPS = 16
+
+
+Parts = tuple[Any, Any]  # transformer, scheduler
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A pipeline of one class at both widths.
+
+    Attributes:
+        pipeline: its class.
+        build: width -> transformer and scheduler.
+        channels, latent_frames: of the latents.
+        frames: what its call takes for the number of frames.
+        is_frames_first: whether latents are (B, F, C, H, W) instead of (B, C, F, H, W).
+        nothing: arguments that must be None where embeddings are given.
+    """
+
+    pipeline: Any
+    build: Callable[[str], Parts]
+    channels: int
+    latent_frames: int
+    frames: dict[str, int]
+    is_frames_first: bool = False
+    nothing: tuple[str, ...] = ("prompt", "negative_prompt")
+
+    def call(self, width: str, prompt: str, seed: int, num_steps: int) -> dict[str, Any]:
+        """Latents and embeddings of a prompt and seed, no decoder."""
+        texts = torch.Generator().manual_seed(sum(prompt.encode()))
+        noise = torch.Generator().manual_seed(seed)
+        side = SIDE[width] // LATENT_PIXELS
+        sizes = (self.channels, self.latent_frames)
+        shape = (*(reversed(sizes) if self.is_frames_first else sizes), side, side)
+        return {
+            **dict.fromkeys(self.nothing),
+            "prompt_embeds": torch.randn(1, TEXT_LENGTH, TEXT_WIDTH, generator=texts),
+            "negative_prompt_embeds": torch.randn(1, TEXT_LENGTH, TEXT_WIDTH, generator=texts),
+            "latents": torch.randn(1, *shape, generator=noise),
+            "num_inference_steps": num_steps,
+            "guidance_scale": 4.0,
+            "generator": noise,
+            "output_type": "latent",
+            "height": SIDE[width],
+            "width": SIDE[width],
+            **self.frames,
+        }
+
+
+def cogvideox(width: str) -> Parts:
+    """CogVideoX: text and video attend to each other in one stream."""
+    transformer = CogVideoXTransformer3DModel(
+        num_attention_heads=NUM_HEADS[width],
+        attention_head_dim=HEAD_DIM[width],
+        in_channels=16,
+        out_channels=16,
+        num_layers=NUM_LAYERS[width],
+        text_embed_dim=TEXT_WIDTH,
+        max_text_seq_length=TEXT_LENGTH,
+        sample_width=SIDE[width] // LATENT_PIXELS,
+        sample_height=SIDE[width] // LATENT_PIXELS,
+        sample_frames=9,
+    )
+    return transformer, CogVideoXDDIMScheduler(prediction_type="v_prediction", clip_sample=False)
+
+
+def latte(width: str) -> Parts:
+    """Latte: spatial and temporal blocks in turn."""
+    transformer = LatteTransformer3DModel(
+        num_attention_heads=NUM_HEADS[width],
+        attention_head_dim=HEAD_DIM[width],
+        in_channels=4,
+        out_channels=8,
+        num_layers=NUM_LAYERS[width] // 2,
+        cross_attention_dim=NUM_HEADS[width] * HEAD_DIM[width],
+        attention_bias=True,
+        sample_size=SIDE[width] // LATENT_PIXELS,
+        patch_size=2,
+        activation_fn="gelu-approximate",
+        num_embeds_ada_norm=1000,
+        norm_type="ada_norm_single",
+        norm_elementwise_affine=False,
+        norm_eps=1e-6,
+        caption_channels=TEXT_WIDTH,
+        video_length=4,
+    )
+    return transformer, DDIMScheduler(beta_schedule="linear", beta_end=0.02, clip_sample=False)
+
+
+def wan(width: str) -> Parts:
+    """Wan: text by cross-attention, one call a guidance branch."""
+    transformer = WanTransformer3DModel(
+        num_attention_heads=NUM_HEADS[width],
+        attention_head_dim=HEAD_DIM[width],
+        in_channels=16,
+        out_channels=16,
+        text_dim=TEXT_WIDTH,
+        freq_dim=256,
+        ffn_dim=4 * NUM_HEADS[width] * HEAD_DIM[width],
+        num_layers=NUM_LAYERS[width],
+        cross_attn_norm=True,
+    )
+    return transformer, FlowMatchEulerDiscreteScheduler(shift=3.0)
+
+
+SHAPES: dict[str, Shape] = {
+    "cogvideox": Shape(CogVideoXPipeline, cogvideox, 16, 3, {"num_frames": 9}, is_frames_first=True),
+    "latte": Shape(LattePipeline, latte, 4, 4, {"video_length": 4}),
+    "wan": Shape(WanPipeline, wan, 16, 3, {"num_frames": 9}, nothing=()),
+}
+
+
+def random_subjects() -> dict[str, Subject]:
+    """Every shape at both widths, by `class, width`."""
+    return {
+        f"{name}-{width}": Subject(
+            name=f"{name}-{width}",
+            load=partial(_load, shape, width),
+            call=partial(shape.call, width),
+            prompts=("a", "b"),
+            development_prompts=("c",),
+            num_steps=NUM_STEPS,
+            is_trained=False,
+        )
+        for name, shape in SHAPES.items()
+        for width in (WIDE, NARROW)
+    }
+
+
+def _load(shape: Shape, width: str) -> Any:
+    torch.manual_seed(0)
+    transformer, scheduler = shape.build(width)
+    pipe = shape.pipeline(None, None, None, transformer=transformer.eval(), scheduler=scheduler)
+    pipe.set_progress_bar_config(disable=True)
+    return pipe

@@ -1,0 +1,102 @@
+"""Part two: how much of the skipped work becomes saved time, what it costs to stand ready, and memory."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from keystep.lab.book import Book
+from keystep.lab.contestant import Bench, Contestant
+from keystep.lab.measure import (
+    Watcher,
+    count_held,
+    count_key_steps,
+    identify,
+    measure_hidden_state,
+    missing,
+)
+from keystep.lab.rows import SpeedRow, describe_error
+from keystep.lab.sample import Counted, Timed, count, take_time
+from keystep.metrics.outcome import TimedPair
+
+PART = "speed"
+SEED = 0
+
+
+def measure_speed(
+    bench: Bench, contestants: Sequence[Contestant], num_pairs: int, book: Book, watcher: Watcher
+) -> None:
+    """Add a row to the book for each contestant: counted once, then timed in turns with the plain pipeline.
+
+    Args:
+        bench: a model, trained or not.
+        contestants: without the plain one.
+        num_pairs: timed pairs of each.
+        book: what is in it is not measured again.
+        watcher: told about every contestant.
+    """
+    todo = missing(book, PART, bench, contestants)
+    if not todo:
+        return
+    watcher.begin(f"{bench.subject.name}: plain")
+    plain = count(bench.pipe, bench.call(bench.subject.prompts[0], SEED))
+    hidden_state_bytes = measure_hidden_state(bench)
+    for contestant in todo:
+        watcher.begin(f"{bench.subject.name}: {contestant.name}")
+        try:
+            row = _measure(bench, contestant, num_pairs, plain, hidden_state_bytes)
+        except Exception as error:  # whatever a rival raises is its result
+            row = SpeedRow(**identify(PART, bench, contestant), error=describe_error(error))
+        book.add(row)
+
+
+def _measure(
+    bench: Bench, contestant: Contestant, num_pairs: int, plain: Counted, hidden_state_bytes: int
+) -> SpeedRow:
+    call = bench.subject.prompts[0], SEED, contestant.count_steps(bench)
+    with contestant.attach(bench):
+        made = count(bench.pipe, bench.call(*call))  # which warms up too
+    pairs, cpu_pairs, peaks = [], [], (0, 0)
+    for index in range(num_pairs):
+        before, after = _time_pair(bench, contestant, is_plain_first=index % 2 == 0)
+        pairs.append(TimedPair(before.loop_s, after.loop_s, before.total_s, after.total_s))
+        cpu_pairs.append((before.loop_cpu_s, after.loop_cpu_s))
+        peaks = max(peaks[0], before.peak_bytes), max(peaks[1], after.peak_bytes)
+    return SpeedRow(
+        **identify(PART, bench, contestant),
+        pairs=tuple(pairs),
+        cpu_pairs=tuple(cpu_pairs),
+        flops=made.flops,
+        plain_flops=plain.flops,
+        key_steps=count_key_steps(made, plain),
+        num_steps=len(made.step_flops),
+        held_bytes=count_held(made, plain),
+        hidden_state_bytes=hidden_state_bytes,
+        plain_peak_bytes=peaks[0],
+        peak_bytes=peaks[1],
+        is_idle=made.flops == plain.flops and is_same(made.frames, plain.frames),
+        num_plain_steps=len(plain.step_flops),
+        uncounted=made.uncounted,
+    )
+
+
+def _time_pair(bench: Bench, contestant: Contestant, is_plain_first: bool) -> tuple[Timed, Timed]:
+    def time_plain() -> Timed:
+        return take_time(bench.pipe, bench.call(bench.subject.prompts[0], SEED))
+
+    def time_contestant() -> Timed:
+        with contestant.attach(bench):
+            num_steps = contestant.count_steps(bench)
+            return take_time(bench.pipe, bench.call(bench.subject.prompts[0], SEED, num_steps))
+
+    if is_plain_first:
+        plain = time_plain()
+        return plain, time_contestant()
+    accelerated = time_contestant()
+    return time_plain(), accelerated
+
+
+def is_same(frames: object, others: object) -> bool:
+    """Whether two results are equal bit for bit."""
+    return bool(torch.equal(torch.as_tensor(frames), torch.as_tensor(others)))
