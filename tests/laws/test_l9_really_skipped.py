@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 import keystep
-from keystep import FasterCache, Policy, Rule
+from keystep import FasterCache, ModelSpec, Policy, Rule
 from keystep.how import FrequencyBands, Hold, Linear
-from keystep.what import Attention, Branch, PrefixResidual, Span
+from keystep.models.registry import SPECS
+from keystep.what import Attention, Branch, Mlp, Output, PrefixResidual, Site, Span
 from keystep.when import Below, Every, RelativeChange
 from tests.counts import count_skipped
-from tests.laws.instruments import Counters
+from tests.laws.instruments import Counters, first_blocks
 from tests.matrix import METHODS, pairs, pipe_of, scale_of
 from tests.zoo import COGVIDEOX, LATTE, STEPS, WAN, Zoo
 
@@ -31,14 +34,34 @@ def count(zoo: Zoo, method: object, **arguments: object) -> tuple[list[dict[str,
 @pytest.mark.parametrize(("zoo", "name", "batch", "is_guided"), pairs())
 def test_rows_agree_with_the_trace(zoo: Zoo, name: str, batch: int, is_guided: bool) -> None:
     rows, trace = count(zoo, METHODS[name], batch=batch, scale=scale_of(is_guided))
+    spec = SPECS[trace.model]
+    sites = {rule.label: rule.what for rule in METHODS[name].policy(trace.model, STEPS).rules}
     assert len(rows) == len(trace.rows) == STEPS
     for row, said in zip(rows, trace.rows, strict=True):
         active = len(said.branches)
-        assert row["model"] == active
-        assert row["ff"] == (0 if "span" in said.skipped else active)
-        assert row["attention"] == (0 if {"span", "attention"} & set(said.skipped) else active)
+        skipped = [sites[label] for label in said.skipped]
+        whole = 0 if Output() in skipped or Output("latent") in skipped else active
+        assert row["model"] == whole
+        around = min([share_around(site, pipe_of(zoo)) for site in skipped], default=1.0)
+        has_mlp = not any(isinstance(site, Mlp) for site in skipped)
+        assert row["ff"] == pytest.approx(whole * around * has_mlp)
+        assert row["attention"] == pytest.approx(whole * around * share_of_attention(skipped, spec))
     assert sum(row["attention"] for row in rows) < STEPS * (1 + is_guided) or name == "fastercache-cfg"
     assert any(said.skipped for said in trace.rows)
+
+
+def share_around(site: Site, pipe: Any) -> float:
+    """Part of the blocks that runs when a site is skipped."""
+    if not isinstance(site, Span):
+        return 1.0
+    return (site.start + site.num_after) / len(first_blocks(pipe))
+
+
+def share_of_attention(skipped: list[Site], spec: ModelSpec) -> float:
+    """Part of the counted attention rows that runs: all kinds but cross-attention, each with as many rows."""
+    kinds = [kind for kind in spec.attention if Attention().covers_kind(kind)]
+    sites = [site for site in skipped if isinstance(site, Attention)]
+    return sum(not any(site.covers_kind(kind) for site in sites) for kind in kinds) / len(kinds)
 
 
 @pytest.mark.parametrize(("zoo", "skipped", "rebuilt"), [(LATTE, 41, 26), (COGVIDEOX, 43, 26)])

@@ -9,7 +9,7 @@ import torch
 
 from keystep.engine.prober import Probed, Prober, is_whole
 from keystep.policy import Rule
-from keystep.what import LEAD, AttentionInput, BlockProbe, PrefixResidual, Span
+from keystep.what import LEAD, AttentionInput, BlockProbe, Branch, PrefixResidual, Span
 from keystep.what.branch import rows_of
 
 if TYPE_CHECKING:
@@ -158,9 +158,11 @@ class Call:
     def _push_rows(self, rule: Rule, site: str, delta: torch.Tensor) -> None:
         """Store the rows of the branches that will be used, without keeping the rows of the others alive."""
         kept = [branch for branch in self.active if self.run.keeps(rule, branch)]
+        # branches share a tensor only if they come and go together
+        is_together = len(kept) == 1 or self.run.rule_on(Branch) is None
         for branch in kept:
             rows = rows_of(delta, branch, self.active)
-            is_shared = kept == list(self.active) and is_whole(delta)
+            is_shared = is_together and kept == list(self.active) and is_whole(delta)
             self.run.push(rule, site, branch, rows if is_shared else rows.clone())
 
     # ---------------------------------------------------------------- signals

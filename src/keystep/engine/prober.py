@@ -30,6 +30,7 @@ class Probed:
     Attributes:
         key: where its predecessor is kept.
         value: what was seen.
+        is_own: whether it was made here; what belongs to the model or the pipeline may be overwritten.
         since: when its predecessor is replaced, see `RelativeChange`.
         is_needed: whether a later evaluation compares with it.
         measurements: what is being measured on it.
@@ -37,6 +38,7 @@ class Probed:
 
     key: Key
     value: torch.Tensor
+    is_own: bool
     since: str
     is_needed: bool
     measurements: list[Measurement]
@@ -93,13 +95,14 @@ class Prober:
             if previous is not None or not signal.needs_previous
         ]
         self.run.measurements.extend(measurements)
-        return Probed(key, value, since, any(s.needs_previous for s in signals), measurements)
+        is_needed = any(s.needs_previous for s in signals)
+        return Probed(key, value, before is not None, since, is_needed, measurements)
 
     def remember(self, probed: Iterable[Probed], is_computed: bool) -> None:
         """Put what was seen in the place of its predecessors."""
         for seen in probed:
             if seen.is_needed and (is_computed or seen.since == "previous"):
-                value = seen.value if is_whole(seen.value) else seen.value.clone()
+                value = seen.value if seen.is_own and is_whole(seen.value) else seen.value.clone()
                 self.run.histories.trim(seen.key, 0)
                 self.run.histories.push(seen.key, Entry(self.run.now, (value,)), 1)
 
