@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 
 ROOT = Path(__file__).parent.parent
 DATA = ROOT / "tests" / "data"
-MINIMUM = 91  # compared quantities in tests/data
+MINIMUM = 128  # compared quantities in tests/data
 NAMED = (
     "latte/transformer_forward out",
     "latte/transformer_forward mid.*",
@@ -27,8 +27,6 @@ NAMED = (
         for trajectory in (
             "latte/trajectory_fc_fixed",
             "latte/trajectory_fc_fixed pipeline",
-            "latte/trajectory_plain",
-            "latte/trajectory_plain pipeline",
             "cogvideox/ddim_trajectory_fc_fixed",
             "cogvideox/ddim_trajectory_fc_fixed pipeline",
             "cogvideox/ddim_trajectory_plain",
@@ -45,17 +43,25 @@ NAMED = (
     "adacache_vectors u-shape/30-slow",
     "opensora12/adacache/units u0",
     "opensora12/fastercache/fft_units s0 recovered",
-    "goldens/osp11/transformer_forward out",
-    "goldens/osp11/transformer_forward buffer.temp_pos_embed",
-    "goldens/osp11/transformer_forward out_with_encoder_attention_mask",
-    "goldens/osp11/clean_caption opensora_plan",
-    "goldens/osp11/text embeds",
-    "goldens/osp11/full_keys_transformer_65x512x512",
-    "goldens/osp11/full_keys_vae",
-    "goldens/vchitect2/transformer_forward case0 out",
-    "goldens/vchitect2/transformer_forward case0 mid.*",
-    "goldens/vchitect2/text prompt_embeds",
-    "goldens/vchitect2/full_keys_transformer",
+    "opensora12/stdit3_tiny/case3_image out",
+    "opensora12/stdit3_tiny/case3_image act.*",
+    "opensora12/rflow/r3_imagecond_edit latents",
+    "opensora12/rflow/r3_imagecond_edit frame masks",
+    "opensora12/rflow/timesteps_table",
+    "opensora12/stdit3_xl2_state_dict keys",
+    "opensora12/fastercache_fixed/f1_odd latents",
+    "opensora12/fastercache_fixed/f1_odd decisions",
+    "osp11/transformer_forward out",
+    "osp11/transformer_forward buffer.temp_pos_embed",
+    "osp11/transformer_forward out_with_encoder_attention_mask",
+    "osp11/clean_caption opensora_plan",
+    "osp11/text embeds",
+    "osp11/full_keys_transformer_65x512x512",
+    "osp11/full_keys_vae",
+    "vchitect2/transformer_forward case0 out",
+    "vchitect2/transformer_forward case0 mid.*",
+    "vchitect2/text prompt_embeds",
+    "vchitect2/full_keys_transformer",
 )
 
 
@@ -217,7 +223,7 @@ def test_what_cannot_run_is_listed_but_proves_nothing(parity, tmp_path, capsys) 
 def test_a_damaged_or_empty_folder_fails(parity, tmp_path, capsys) -> None:
     assert parity([str(tmp_path)]) == 1
     assert "no cases found" in capsys.readouterr().out
-    copy("latte", tmp_path, "trajectory_plain.safetensors")
+    copy("latte", tmp_path, "trajectory_fc_fixed.safetensors")
     shutil.copy(DATA / "adacache_vectors.json", tmp_path)
     assert parity([str(tmp_path)]) == 1
     lines = failures(capsys.readouterr().out)

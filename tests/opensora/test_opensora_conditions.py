@@ -9,9 +9,7 @@ import torch
 
 from keystep.models.opensora import conditions
 
-RECORDED = json.loads(
-    (Path(__file__).parents[1] / "data/goldens/opensora12/text/mask_strategy.json").read_text()
-)
+RECORDED = json.loads((Path(__file__).parents[1] / "data/opensora12/text/mask_strategy.json").read_text())
 
 
 def numbered(num_frames: int, reference: int) -> torch.Tensor:

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from tests.parity import rflow, stdit3
 from tests.parity.report import Case
 
-DATA = Path(__file__).parents[1] / "data" / "goldens" / "opensora12"
+DATA = Path(__file__).parents[1] / "data" / "opensora12"
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import pytest
 from keystep.models.opensora import sizes
 
 RECORDED = json.loads(
-    (Path(__file__).parents[1] / "data/goldens/opensora12/text/resolutions_frames.json").read_text()
+    (Path(__file__).parents[1] / "data/opensora12/text/resolutions_frames.json").read_text()
 )
 
 

@@ -7,12 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from keystep.models import t5
 from keystep.models.opensora import text
 from tests.opensora.tiny import tiny_text_encoder, tiny_tokenizer
 
-RECORDED = json.loads(
-    (Path(__file__).parents[1] / "data/goldens/opensora12/text/text_pairs.json").read_text()
-)
+RECORDED = json.loads((Path(__file__).parents[1] / "data/opensora12/text/text_pairs.json").read_text())
 
 
 @pytest.mark.parametrize("pair", RECORDED, ids=lambda pair: f"{pair['prompt'][:12]}-{len(pair['scores'])}")
@@ -24,7 +23,7 @@ def test_recorded_prompts(pair):
     assert [segment.clip for segment in segments] == (pair["loop_index"] or [0])
     scored = [scores.append_to(segment.text) for segment in segments]
     assert scored == pair["with_scores"]
-    cleaned = [text.clean(part) for part in scored]
+    cleaned = [t5.clean(part) for part in scored]
     assert cleaned == pair["cleaned_segments"]
     parts = [text.Segment(s.clip, part) for s, part in zip(segments, cleaned, strict=True)]
     assert text.join_clips(parts) == pair["merged"]
@@ -50,8 +49,8 @@ def test_bad_clip_numbers(prompt):
 def test_long_prompts_are_cut_and_the_warning_says_what():
     tokenizer = tiny_tokenizer()
     short, long = "a red cat", "a red cat on a blue hill"
-    with pytest.warns(text.PromptTruncatedWarning, match="prompt: has 8 tokens") as caught:
-        ids, mask = text.tokenize(tokenizer, [short, long], 6)
+    with pytest.warns(t5.PromptTruncatedWarning, match="prompt: has 8 tokens") as caught:
+        ids, mask = t5.tokenize(tokenizer, [short, long], 6)
     assert "allowed: 6; this part was cut: 'blue hill'" in str(caught[0].message)
     assert len(caught) == 1
     assert ids.shape == mask.shape == (2, 6)
@@ -62,14 +61,14 @@ def test_long_prompts_are_cut_and_the_warning_says_what():
 def test_a_prompt_that_just_fits_is_not_cut():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        text.tokenize(tiny_tokenizer(), ["a red cat on a"], 6)
+        t5.tokenize(tiny_tokenizer(), ["a red cat on a"], 6)
 
 
 def test_padding_does_not_change_the_embedding_of_a_prompt():
     tokenizer, encoder = tiny_tokenizer(), tiny_text_encoder(width=16)
     with torch.no_grad():
-        few, mask = text.embed(tokenizer, encoder, ["a red cat"], 6, torch.device("cpu"))
-        many, _ = text.embed(tokenizer, encoder, ["a red cat"], 12, torch.device("cpu"))
+        few, mask = t5.embed(tokenizer, encoder, ["a red cat"], 6, torch.device("cpu"))
+        many, _ = t5.embed(tokenizer, encoder, ["a red cat"], 12, torch.device("cpu"))
     valid = int(mask.sum())
     assert few.shape == (1, 6, 16)
     torch.testing.assert_close(few[:, :valid], many[:, :valid])

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 import torch
 
-from keystep.models.opensora.attention import drop_padding
 from keystep.models.opensora.config import transformer_arguments
 from keystep.models.opensora.transformer import FinalLayer, STDiT3
+from keystep.models.t5 import drop_padding
 
 SIZES = {"hidden_size": 48, "depth": 2, "num_heads": 3, "caption_channels": 20, "model_max_length": 7}
 ROWS, FRAMES, TOKENS = 4, 3, 7

@@ -14,7 +14,7 @@ from keystep.models.opensora.vae_checkpoint import load_released_vae
 from tests.parity import opensora_vae as parity
 from tests.parity.report import relative_l2
 
-DATA = Path(__file__).parents[1] / "data" / "goldens" / "opensora12"
+DATA = Path(__file__).parents[1] / "data" / "opensora12"
 TINY = {
     "block_out_channels": (8, 8, 8, 8),
     "layers_per_block": 1,

@@ -17,7 +17,7 @@ from keystep.models.opensora_plan.transformer import OpenSoraPlanTransformer3DMo
 from keystep.models.opensora_plan.vae import CausalVideoVAE, vae_arguments
 from tests.zoo import randomize
 
-DATA = Path(__file__).parents[1] / "data" / "goldens" / "osp11"
+DATA = Path(__file__).parents[1] / "data" / "osp11"
 TEXT_WIDTH = 16
 FRAMES, LATENT_FRAMES, PIXELS, LATENT = 5, 2, 64, 8
 LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789.,!'\"-:;<>/"

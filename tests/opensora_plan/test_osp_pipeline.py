@@ -13,8 +13,8 @@ from diffusers import (
     EulerDiscreteScheduler,
 )
 
-from keystep.models.opensora.text import PromptTruncatedWarning
 from keystep.models.opensora_plan.pipeline import OpenSoraPlanPipeline
+from keystep.models.t5 import PromptTruncatedWarning
 from tests.opensora_plan.osp_tiny import FRAMES, LATENT, LATENT_FRAMES, PIXELS, TEXT_WIDTH, tiny_pipeline
 
 PROMPTS = ["a cat on a roof", "rain"]

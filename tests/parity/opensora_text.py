@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from keystep.models import t5
 from keystep.models.opensora import conditions, sizes, text
 
 from .folder import read_json
@@ -41,7 +42,7 @@ def prompts(pairs: Any) -> Iterator[bool]:
         scores = text.Scores(given.get("aes"), given.get("flow"), given.get("camera_motion"))
         segments = text.split_clips(pair["prompt"])
         scored = [scores.append_to(segment.text) for segment in segments]
-        cleaned = [text.Segment(s.clip, text.clean(part)) for s, part in zip(segments, scored, strict=True)]
+        cleaned = [text.Segment(s.clip, t5.clean(part)) for s, part in zip(segments, scored, strict=True)]
         yield [segment.text for segment in segments] == pair["segments"]
         yield [segment.clip for segment in segments] == (pair["loop_index"] or [0])
         yield scored == pair["with_scores"]

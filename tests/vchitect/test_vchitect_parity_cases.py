@@ -17,7 +17,7 @@ import keystep
 from keystep.models.vchitect.guidance import guidance_weight
 from tests.parity.trajectory import method_of
 
-GOLDENS = Path(__file__).parents[1] / "data" / "goldens" / "vchitect2"
+GOLDENS = Path(__file__).parents[1] / "data" / "vchitect2"
 STEPS = 40
 
 

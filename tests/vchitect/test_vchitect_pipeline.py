@@ -18,7 +18,7 @@ from keystep.models.vchitect.loading import PARTS
 from keystep.models.vchitect.output import decode
 from tests.parity.vchitect_trajectory import different_decisions
 
-LOG = Path(__file__).parents[1] / "data" / "goldens" / "vchitect2" / "decision_log.json"
+LOG = Path(__file__).parents[1] / "data" / "vchitect2" / "decision_log.json"
 
 
 def generator(seed: int = 0) -> torch.Generator:

@@ -12,7 +12,7 @@ import torch
 from keystep.models.vchitect.attention import rotary_table
 from keystep.models.vchitect.transformer import VchitectTransformer3DModel
 
-GOLDENS = Path(__file__).parents[1] / "data" / "goldens" / "vchitect2"
+GOLDENS = Path(__file__).parents[1] / "data" / "vchitect2"
 
 
 @pytest.fixture(scope="module")

@@ -69,14 +69,3 @@ class CrossAttention(nn.Module):
         mask = None if text_mask_BL is None else text_mask_BL[:, None, None, :]
         attended = F.scaled_dot_product_attention(q_BHND, k_BHLD, v_BHLD, attn_mask=mask)
         return self.proj(attended.transpose(1, 2).flatten(2))
-
-
-def drop_padding(text_BLC: Tensor, mask_BL: Tensor) -> tuple[Tensor, Tensor | None]:
-    """Cut a text to the columns that any row uses; the mask is None where every row uses all of them.
-
-    Without a mask the fastest kernels apply, and most texts are far shorter than the longest allowed one.
-    """
-    used_BL = mask_BL.bool()
-    columns_L = used_BL.any(dim=0)
-    used_BL = used_BL[:, columns_L]
-    return text_BLC[:, columns_L], None if used_BL.all() else used_BL

@@ -20,7 +20,7 @@ from diffusers.video_processor import VideoProcessor
 from transformers import PreTrainedTokenizerBase, T5EncoderModel
 
 from keystep.errors import require
-from keystep.models import inputs
+from keystep.models import inputs, t5
 from keystep.models.opensora import conditions, frames, loading, references, sizes, text
 from keystep.models.opensora.frame_mask import FrameSchedule
 from keystep.models.opensora.output import Frames, OpenSoraPipelineOutput
@@ -159,7 +159,7 @@ class OpenSoraPipeline(DiffusionPipeline):
         scores = text.Scores(aesthetic_score, motion_score, camera_motion)
         texts = [text.prepare_prompt(p, scores, clip_index) for p in inputs.checked_prompts("prompt", prompt)]
         length = self.transformer.config["model_max_length"]
-        return text.embed(self.tokenizer, self.text_encoder, texts, length, self._execution_device)
+        return t5.embed(self.tokenizer, self.text_encoder, texts, length, self._execution_device)
 
     @torch.no_grad()
     def __call__(
@@ -283,8 +283,8 @@ class OpenSoraPipeline(DiffusionPipeline):
 
     def _guide(
         self, embeds: torch.Tensor, mask: torch.Tensor | None, num_videos_per_prompt: int
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """A row for each video, then with guidance as many of the learned empty text.
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """A row for each video, then with guidance as many of the learned empty text; no padding.
 
         That text is cut to the prompt's tokens, as it was whenever the released model was sampled from.
         """
@@ -292,16 +292,16 @@ class OpenSoraPipeline(DiffusionPipeline):
         mask = torch.ones(embeds.shape[:2]) if mask is None else mask
         embeds = embeds.to(device, dtype).repeat_interleave(num_videos_per_prompt, dim=0)
         mask = mask.to(device, torch.bool).repeat_interleave(num_videos_per_prompt, dim=0)
-        if not self.do_classifier_free_guidance:
-            return embeds, mask
-        embedder = self.transformer.y_embedder
-        with align_module_device(embedder):  # it may be offloaded
-            null = embedder.y_embedding[: embeds.shape[1]].to(device, dtype, copy=True)
-        return torch.cat([embeds, null.expand_as(embeds)]), torch.cat([mask, mask])
+        if self.do_classifier_free_guidance:
+            embedder = self.transformer.y_embedder
+            with align_module_device(embedder):  # it may be offloaded
+                null = embedder.y_embedding[: embeds.shape[1]].to(device, dtype, copy=True)
+            embeds, mask = torch.cat([embeds, null.expand_as(embeds)]), torch.cat([mask, mask])
+        return t5.drop_padding(embeds, mask)
 
     def _arguments(
-        self, embeds: torch.Tensor, mask: torch.Tensor, fps: float, size: dict[str, int]
-    ) -> dict[str, torch.Tensor]:
+        self, embeds: torch.Tensor, mask: torch.Tensor | None, fps: float, size: dict[str, int]
+    ) -> dict[str, torch.Tensor | None]:
         """What the transformer gets beside latents and timestep, with as many rows."""
         numbers = {
             "fps": sizes.IMAGE_FPS if size["num_frames"] == 1 else fps,
@@ -315,7 +315,7 @@ class OpenSoraPipeline(DiffusionPipeline):
         self,
         sample: torch.Tensor,
         schedule: FrameSchedule | None,
-        arguments: dict[str, torch.Tensor],
+        arguments: dict[str, torch.Tensor | None],
         generator: torch.Generator | list[torch.Generator] | None,
         callback: StepCallback | None,
     ) -> torch.Tensor:
@@ -344,7 +344,7 @@ class OpenSoraPipeline(DiffusionPipeline):
         self,
         latents: torch.Tensor,
         timestep: torch.Tensor,
-        arguments: dict[str, torch.Tensor],
+        arguments: dict[str, torch.Tensor | None],
         active_BT: torch.Tensor | None,
     ) -> torch.Tensor:
         """Velocity after guidance."""

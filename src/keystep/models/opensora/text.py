@@ -1,4 +1,4 @@
-"""Prompts of Open-Sora 1.2: clips of a long video, scores, cleaning, T5 embeddings.
+"""Prompts of Open-Sora 1.2: clips of a long video, scores, cleaning.
 
 Source: Open-Sora v1.2.0, `opensora/utils/inference_utils.py` and `opensora/models/text_encoder/t5.py`.
 
@@ -7,25 +7,17 @@ Shape suffixes: B prompts, L tokens, C channels.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
-from bs4 import MarkupResemblesLocatorWarning
-from diffusers.pipelines.latte.pipeline_latte import LattePipeline
 
 from keystep.errors import require
 from keystep.models.inputs import checked_prompts
+from keystep.models.t5 import clean
 
 MAX_TOKENS = 300  # T5 tokens the transformer was trained with
 _FIRST_CLIP = "|0|"
-_CLEANER: Any = LattePipeline  # any diffusers pipeline with T5 holds the caption cleaning of the training
-
-
-class PromptTruncatedWarning(UserWarning):
-    """Part of a prompt did not fit into the model's tokens and has no effect."""
 
 
 @dataclass(frozen=True)
@@ -91,14 +83,6 @@ def text_of_clip(segments: Sequence[Segment], clip: int) -> str:
     return [segment.text for segment in segments if segment.clip <= clip][-1]
 
 
-def clean(text: str) -> str:
-    """Lower case, without addresses, tags, file names and odd punctuation; applied twice, as in training."""
-    with warnings.catch_warnings():
-        # texts that look like a path are prompts all the same
-        warnings.simplefilter("ignore", MarkupResemblesLocatorWarning)
-        return _CLEANER._clean_caption(_CLEANER, _CLEANER._clean_caption(_CLEANER, text))
-
-
 def prepare_prompt(prompt: str, scores: Scores, clip: int = 0) -> str:
     """What T5 reads for a prompt at one clip of a long video: scores appended, then cleaned."""
     segments = [Segment(s.clip, clean(scores.append_to(s.text))) for s in split_clips(prompt)]
@@ -132,29 +116,3 @@ def count_prompts(
     if mask_BL is not None:
         require(mask_BL.shape == shape[:2], "prompt_attention_mask", tuple(mask_BL.shape), str(shape[:2]))
     return shape[0]
-
-
-def tokenize(tokenizer: Any, texts: Sequence[str], max_tokens: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Token ids (B, L) and their mask (B, L), padded to `max_tokens`; warns about text that is cut off."""
-    encoded = tokenizer(
-        list(texts), max_length=max_tokens, padding="max_length", truncation=True, return_tensors="pt"
-    )
-    for ids in tokenizer(list(texts), truncation=False, verbose=False).input_ids:
-        if len(ids) > max_tokens:
-            # the last token kept is the end of the text
-            cut = tokenizer.decode(ids[max_tokens - 1 :], skip_special_tokens=True)
-            warnings.warn(
-                f"prompt: has {len(ids)} tokens, allowed: {max_tokens}; this part was cut: {cut!r}",
-                PromptTruncatedWarning,
-                stacklevel=2,
-            )
-    return encoded.input_ids, encoded.attention_mask
-
-
-def embed(
-    tokenizer: Any, text_encoder: Any, texts: Sequence[str], max_tokens: int, device: torch.device
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """T5's last hidden states (B, L, C), in the encoder's dtype, and the mask of the tokens (B, L)."""
-    ids, mask = tokenize(tokenizer, texts, max_tokens)
-    ids, mask = ids.to(device), mask.to(device)
-    return text_encoder(ids, attention_mask=mask)[0], mask

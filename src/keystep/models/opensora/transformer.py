@@ -16,7 +16,7 @@ from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
 
 from keystep.errors import require
-from keystep.models.opensora.attention import NORM_EPS, CrossAttention, SelfAttention, drop_padding
+from keystep.models.opensora.attention import NORM_EPS, CrossAttention, SelfAttention
 from keystep.models.opensora.embeddings import (
     Mlp,
     NumberEmbed,
@@ -258,12 +258,11 @@ class STDiT3(ModelMixin, ConfigMixin):
         return time_BC, zero_BC, modulation.unflatten(-1, (6, -1))
 
     def _embed_text(self, tokens: Tensor, mask: Tensor | None, num_rows: int) -> tuple[Tensor, Tensor | None]:
-        """Text (B, L, C) without columns that no row uses, and its mask (B, L) if it still needs one."""
+        """Text (B, L, C) and its mask (B, L)."""
         tokens = match_rows("encoder_hidden_states", tokens, num_rows, None, self.config["caption_channels"])
-        text = self.y_embedder(tokens)
-        if mask is None:
-            return text, None
-        return drop_padding(text, match_rows("encoder_attention_mask", mask, num_rows, tokens.shape[1]))
+        if mask is not None:
+            mask = match_rows("encoder_attention_mask", mask, num_rows, tokens.shape[1]).bool()
+        return self.y_embedder(tokens), mask
 
     def _unpatch(self, patches: Tensor, grid: tuple[int, int, int], latents: Tensor) -> Tensor:
         """Tokens (B, N, patch width) to (B, 2 * channels, T, H, W), without the padding."""

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from keystep.models.opensora.text import PromptTruncatedWarning, clean, embed
+from keystep.models.t5 import PromptTruncatedWarning, clean, embed
 
 MAX_TOKENS = 300  # T5 tokens the transformer was trained with
 

@@ -1,0 +1,66 @@
+"""T5 as text-to-video models were trained with it: cleaned captions, a fixed number of tokens, their mask.
+
+Shape suffixes: B prompts, L tokens, C channels.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from bs4 import MarkupResemblesLocatorWarning
+from diffusers.pipelines.latte.pipeline_latte import LattePipeline
+
+_CLEANER: Any = LattePipeline  # any diffusers pipeline with T5 holds the caption cleaning of the training
+
+
+class PromptTruncatedWarning(UserWarning):
+    """Part of a prompt did not fit into the model's tokens and has no effect."""
+
+
+def clean(text: str) -> str:
+    """Lower case, without addresses, tags, file names and odd punctuation; applied twice, as in training."""
+    with warnings.catch_warnings():
+        # texts that look like a path are prompts all the same
+        warnings.simplefilter("ignore", MarkupResemblesLocatorWarning)
+        return _CLEANER._clean_caption(_CLEANER, _CLEANER._clean_caption(_CLEANER, text))
+
+
+def tokenize(tokenizer: Any, texts: Sequence[str], max_tokens: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Token ids (B, L) and their mask (B, L), padded to `max_tokens`; warns about text that is cut off."""
+    encoded = tokenizer(
+        list(texts), max_length=max_tokens, padding="max_length", truncation=True, return_tensors="pt"
+    )
+    for ids in tokenizer(list(texts), truncation=False, verbose=False).input_ids:
+        if len(ids) > max_tokens:
+            # the last token kept is the end of the text
+            cut = tokenizer.decode(ids[max_tokens - 1 :], skip_special_tokens=True)
+            warnings.warn(
+                f"prompt: has {len(ids)} tokens, allowed: {max_tokens}; this part was cut: {cut!r}",
+                PromptTruncatedWarning,
+                stacklevel=2,
+            )
+    return encoded.input_ids, encoded.attention_mask
+
+
+def embed(
+    tokenizer: Any, text_encoder: Any, texts: Sequence[str], max_tokens: int, device: torch.device
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """T5's last hidden states (B, L, C), in the encoder's dtype, and the mask of the tokens (B, L)."""
+    ids, mask = tokenize(tokenizer, texts, max_tokens)
+    ids, mask = ids.to(device), mask.to(device)
+    return text_encoder(ids, attention_mask=mask)[0], mask
+
+
+def drop_padding(embeds_BLC: torch.Tensor, mask_BL: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Cut embeddings to the tokens that any prompt uses; the mask is None where all prompts use all of them.
+
+    Without a mask the fastest attention kernels apply, and most texts are far shorter than the longest
+    allowed one. Reads from the device: once a generation, not in the denoising loop.
+    """
+    used_BL = mask_BL.bool()
+    columns_L = used_BL.any(dim=0)
+    used_BL = used_BL[:, columns_L]
+    return embeds_BLC[:, columns_L], None if used_BL.all() else used_BL
