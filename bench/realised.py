@@ -159,6 +159,7 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=7, help="timed pairs of each method")
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--models", default=",".join(shape.name for shape in SHAPES))
+    parser.add_argument("--methods", default="", help="only methods with this in their name")
     parser.add_argument("--out", type=Path, default=Path("bench/results"))
     parser.add_argument(
         "--threads", type=int, default=1, help="one thread leaves less to the scheduler's luck"
@@ -178,8 +179,9 @@ def measure_shape(shape: Shape, options: argparse.Namespace, command: str) -> No
     rows: list[dict[str, Any]] = []
     about = machine()
     options.out.mkdir(parents=True, exist_ok=True)
-    for name, method in (NEVER_SKIPPING | SKIPPING).items():
-        rows.append(measure(pipe, shape, options.steps, name, method, options.pairs))
+    methods = NEVER_SKIPPING | SKIPPING
+    for name in [name for name in methods if options.methods in name]:
+        rows.append(measure(pipe, shape, options.steps, name, methods[name], options.pairs))
         print(table(rows[-1:]).splitlines()[-1], flush=True)
         result = {"machine": about, "command": command, "rows": rows}
         (options.out / f"realised_{shape.name}_cpu.json").write_text(json.dumps(result, indent=1))

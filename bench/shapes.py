@@ -18,6 +18,11 @@ from diffusers import (
     LatteTransformer3DModel,
 )
 
+from keystep.models.opensora.pipeline import OpenSoraPipeline
+from keystep.models.opensora.scheduler import RectifiedFlowScheduler
+from keystep.models.opensora.transformer import STDiT3
+from keystep.models.opensora.vae import AutoencoderKLOpenSora
+
 TEXT = 64
 TEXT_WIDTH = 256
 
@@ -30,14 +35,18 @@ class Shape:
     build: Callable[[], Any]
     size: dict[str, int]
     latent: tuple[int, ...]
+    text_width: int = TEXT_WIDTH
+    has_negative: bool = True
 
     def arguments(self, steps: int, seed: int = 0) -> dict[str, Any]:
         generator = torch.Generator().manual_seed(seed)
+        names = ("prompt", "negative_prompt") if self.has_negative else ("prompt",)
+        texts = {
+            f"{name}_embeds": torch.randn(1, TEXT, self.text_width, generator=generator) for name in names
+        }
         return {
-            "prompt": None,
-            "negative_prompt": None,
-            "prompt_embeds": torch.randn(1, TEXT, TEXT_WIDTH, generator=generator),
-            "negative_prompt_embeds": torch.randn(1, TEXT, TEXT_WIDTH, generator=generator),
+            **dict.fromkeys(names),
+            **texts,
             "latents": torch.randn(1, *self.latent, generator=generator),
             "num_inference_steps": steps,
             "guidance_scale": 6.0,
@@ -90,7 +99,29 @@ def latte() -> LattePipeline:
     return LattePipeline(None, None, None, transformer.eval(), scheduler)
 
 
+def opensora() -> OpenSoraPipeline:
+    """STDiT3-XL/2 at full size: 1.2 billion values, width 1152, 28 + 28 blocks; 5 frames of 16 tokens."""
+    torch.manual_seed(0)
+    vae = AutoencoderKLOpenSora(
+        block_out_channels=(8, 8, 8, 8),
+        layers_per_block=1,
+        norm_num_groups=4,
+        temporal_widths=(8, 8, 8, 8),
+        temporal_layers_per_block=1,
+        temporal_norm_num_groups=4,
+    )
+    return OpenSoraPipeline(None, None, STDiT3().eval(), vae.eval(), RectifiedFlowScheduler())  # type: ignore[arg-type]
+
+
 SHAPES = (
     Shape("cogvideox", cogvideox, {"num_frames": 9, "height": 256, "width": 256}, (3, 16, 32, 32)),
     Shape("latte", latte, {"video_length": 4, "height": 256, "width": 256}, (4, 4, 32, 32)),
+    Shape(
+        "opensora",
+        opensora,
+        {"num_frames": 17, "height": 64, "width": 64},
+        (4, 5, 8, 8),
+        text_width=4096,
+        has_negative=False,
+    ),
 )
