@@ -10,7 +10,7 @@ import torch
 import keystep
 from keystep import Policy, Rule
 from keystep.how import FrequencyBands, Hold, Linear, Spacing, Taylor
-from keystep.what import Attention, Branch, Span
+from keystep.what import Attention, Branch, Output, Span
 from keystep.when import Every, Mask
 from tests.laws import fake
 
@@ -24,10 +24,18 @@ POLICIES = {
     "attention-any-age": Policy((Rule(Attention(), Every(3, start=4), Hold()),)),
     "span": Policy((Rule(Span(), Every(3, start=4), Linear(Spacing(1.0))),)),
     "prefix": Policy((Rule(Span(1), Every(3, start=4), Taylor(1)),)),
+    "middle": Policy((Rule(Span(1, 1), Every(3, start=4), Taylor(1)),)),
+    "output": Policy((Rule(Output(), Every(3, start=4), Taylor(1)),)),
+    "output-latent": Policy((Rule(Output("latent"), Every(3, start=4), Linear(Spacing(1.0))),)),
     "span+attention": Policy((Rule(Span(), Every(4, start=6), Hold()), REUSE)),
+    "output+span+attention": Policy(
+        (Rule(Output(), Every(4, start=6), Hold()), Rule(Span(), Every(3, start=5), Hold()), REUSE)
+    ),
     "cfg": Policy((CFG,)),
     "cfg+attention": Policy((CFG, REUSE)),
     "cfg+attention-any-age": Policy((CFG, Rule(Attention(), Every(3, start=4), Linear(Spacing(1.0))))),
+    "cfg+output": Policy((CFG, Rule(Output(), Every(3, start=4), Taylor(1), max_lag=0))),
+    "cfg+span": Policy((CFG, Rule(Span(), Every(3, start=4), Taylor(1), max_lag=0))),
     "cfg+span+attention": Policy((CFG, Rule(Span(), Every(5, start=6), Hold()), REUSE)),
 }
 
@@ -87,7 +95,7 @@ def test_constant_features_stay_pure(layout: str, name: str) -> None:
         assert all(trace.count_skips(label) > 0 for label in trace.rows[0].decisions)
 
 
-@pytest.mark.parametrize("name", ["attention", "span", "prefix"])
+@pytest.mark.parametrize("name", ["attention", "span", "prefix", "middle", "output", "output-latent"])
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_linear_drift_is_reproduced_exactly(layout: str, name: str) -> None:
     """Linear(Spacing(1.0)) and Taylor(1) lose nothing on features that drift linearly in time."""

@@ -8,8 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from keystep.what import PrefixResidual
-from keystep.when import Always, Below, Codebook, Every, Mask, MotionRegularisation, RelativeChange
+from keystep.when import Always, Codebook, Every, Mask, MotionRegularisation
 from keystep.when.schedule import resolve
 
 
@@ -53,17 +52,6 @@ def test_fractions_resolve_into_the_run(fraction: float, steps: int) -> None:
 
 def test_beyond_the_mask_nothing_is_skipped() -> None:
     assert Mask("Cs").plan(2, 3) == "compute"
-
-
-def test_below() -> None:
-    below = Below(0.2, RelativeChange(PrefixResidual()), num_first=2, num_last=1)
-    state = below.begin(5)
-    assert [below.plan(state, k) for k in range(1, 6)] == ["compute", "compute", "ask", "ask", "compute"]
-    assert below.decide(state, 3, {"distance": 0.19}) == "skip"
-    assert below.decide(state, 3, {"distance": 0.2}) == "compute"
-    assert below.decide(state, 3, {"distance": float("nan")}) == "compute"
-    assert below.update(state, 3, True, {}) == state
-    assert below.asks and [signal.name for signal in below.signals] == ["distance"]
 
 
 def test_codebook_state_is_threaded_not_kept() -> None:

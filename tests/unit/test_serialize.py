@@ -10,6 +10,7 @@ import pytest
 
 import keystep
 from keystep.cli.method_options import build_method
+from keystep.methods import METHODS, build
 from keystep.methods.fastercache import PRESETS
 from keystep.serialize import from_data, to_data
 
@@ -20,7 +21,8 @@ POLICIES = {
         for n in (30, 77)
     },
     "adacache": keystep.AdaCache(codebook="slow").policy("", 30),
-    "adacache+moreg": keystep.AdaCache(moreg=keystep.MoReg(strides=(1, 2))).policy("", 100),
+    **{name: build(name).policy("latte", 30) for name in METHODS},
+    "adacache+moreg (own)": keystep.AdaCache(moreg=keystep.MoReg(strides=(1, 2))).policy("", 100),
 }
 
 

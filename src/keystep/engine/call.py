@@ -97,6 +97,8 @@ class Call:
             else:
                 assert self.time_tap is not None, "tapped when a rule measures it"
                 value = self.time_tap.take()
+                if value.shape[0] == 1:  # one timestep for all rows
+                    value = value.expand(len(self.active) * self.prober.samples, *value.shape[1:])
             probed.extend(self.prober.begin(span, probe, value, before))
         self.prober.ask(span, probed)
 
