@@ -13,6 +13,7 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
+from keystep.cli.bench import bench
 from keystep.cli.compare import compare
 from keystep.cli.console import err_console
 from keystep.cli.demo import demo
@@ -71,6 +72,11 @@ _EXAMPLES = {
         "keystep compare --model toy --methods fastercache,adacache --prompts prompts.txt --out results\n\n"
         "keystep compare --model toy --methods adacache --policy mine.toml --prompts prompts.txt"
         " --seeds 0,1 --pairs 3 --out results"
+    ),
+    bench: (
+        "keystep bench --quick --out bench-quick\n\n"
+        "keystep bench --out results --parts quality --models toy --methods adacache,teacache"
+        " --rivals diffusers,fewer-steps"
     ),
     plan: (
         "keystep plan --model opensora-1.2 --resolution 720p --aspect 9:16 --seconds 2\n\n"

@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 
 import keystep
 
-OURS, PLAIN, FEWER_STEPS = "keystep", "plain", "fewer steps"
+OURS, PLAIN, FEWER_STEPS = "keystep", "plain", "fewer steps"  # sources of contestants
+QUALITY, SPEED, ROBUSTNESS = "quality", "speed", "robustness"  # parts of the bench
 
 
 @dataclass(frozen=True)
@@ -23,8 +24,8 @@ class Subject:
         prompts: those of the published figures.
         development_prompts: those that tuning and calibration may see.
         num_steps: sampling steps of the plain video.
+        parts: of the bench that mean something on it: nobody judges the videos of random weights.
         read: (video, prompt) -> field -> whether the video shows it; None = nothing can be read.
-        is_trained: whether a video of it means something; random weights only cost time and memory.
         fps: frames per second of its videos.
     """
 
@@ -34,8 +35,8 @@ class Subject:
     prompts: tuple[str, ...]
     development_prompts: tuple[str, ...]
     num_steps: int
+    parts: tuple[str, ...]
     read: Callable[[Any, str], dict[str, bool]] | None = None
-    is_trained: bool = True
     fps: float = 8.0
 
 

@@ -1,8 +1,8 @@
-"""The settings of keystep's own methods that are measured: data, a line a setting, the default first."""
+"""The settings of keystep's own methods that are measured: data, a curve a line, the default first."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from keystep.how import Constant, FrequencyBands, Hold, Linear
@@ -12,32 +12,51 @@ from keystep.policy import Policy, Rule
 from keystep.what import Attention, Branch, Span
 from keystep.when import Always
 
-Options = Mapping[str, Any]
 
-# One knob of each method, swept over the range in which it computes a half to a quarter, and a little beyond.
-# A method that is not here is measured as it comes.
-KNOBS: dict[str, Sequence[Options]] = {
-    "fastercache": (
-        {},
-        {"start": -0.1},
-        {"start": -0.2},
-        {"cfg_every": 8, "start": -0.2},
-        {"cfg_every": 10, "attention_every": 3, "start": -0.25},
+@dataclass(frozen=True)
+class Sweep:
+    """A curve: one method of the registry over settings of one knob.
+
+    Attributes:
+        method: its name in the registry.
+        settings: options, the default first, then towards less compute.
+        fixed: options of all of them.
+    """
+
+    method: str
+    settings: tuple[dict[str, Any], ...]
+    fixed: dict[str, Any] = field(default_factory=dict)
+
+
+def over(knob: str, *values: Any) -> tuple[dict[str, Any], ...]:
+    """The default and then each value of one knob."""
+    return ({}, *({knob: value} for value in values))
+
+
+_CODEBOOKS = (
+    *over("codebook", "slow", {0.1: 3, 0.3: 2}, {0.1: 4, 0.3: 3, 0.5: 2}),
+    {"codebook": {0.1: 8, 0.3: 6}, "otherwise": 2},
+)
+# Name in the results -> curve. Each is swept over the range in which it computes a half to a quarter, and a
+# little beyond. A method of the registry without a curve is measured as it comes.
+SWEEPS: dict[str, Sweep] = {
+    "fastercache": Sweep(
+        "fastercache",
+        (
+            *over("start", -0.1, -0.2),
+            {"start": -0.2, "cfg_every": 8},
+            {"start": -0.25, "cfg_every": 10, "attention_every": 3},
+        ),
     ),
-    "adacache": (
-        {},
-        {"codebook": "slow"},
-        {"codebook": {0.1: 3, 0.3: 2}},
-        {"codebook": {0.1: 4, 0.3: 3, 0.5: 2}},
-        {"codebook": {0.1: 8, 0.3: 6}, "otherwise": 2},
-    ),
-    "adacache+moreg": (
-        {},
-        {"codebook": "slow"},
-        {"codebook": {0.1: 3, 0.3: 2}},
-        {"codebook": {0.1: 4, 0.3: 3, 0.5: 2}},
-        {"codebook": {0.1: 8, 0.3: 6}, "otherwise": 2},
-    ),
+    "adacache": Sweep("adacache", _CODEBOOKS),
+    "adacache+moreg": Sweep("adacache+moreg", _CODEBOOKS),
+    "pab": Sweep("pab", over("stretch", 1.5, 2.0, 3.0)),
+    "teacache": Sweep("teacache", over("threshold", 0.05, 0.15, 0.25, 0.4)),
+    "fbcache": Sweep("fbcache", over("threshold", 0.02, 0.1, 0.2, 0.4)),
+    "dbcache": Sweep("dbcache", over("threshold", 0.03, 0.15, 0.3, 0.6), {"first": 1, "warmup": 4}),
+    "taylorseer": Sweep("taylorseer", over("interval", 2, 3, 4)),
+    "taylorseer, lite": Sweep("taylorseer", over("interval", 2, 3, 4), {"lite": True}),
+    "easycache": Sweep("easycache", over("threshold", 0.02, 0.1, 0.2, 0.4)),
 }
 
 # Policies that measure or stand ready but never skip: what they cost is overhead.
@@ -56,10 +75,17 @@ MEASURING = "never: adacache, measuring"
 
 def own_methods() -> list[Contestant]:
     """Every method of the registry with each of its settings; the first setting is the default."""
+    swept = {sweep.method for sweep in SWEEPS.values()}
+    single = {name: Sweep(name, ({},)) for name in METHODS if name not in swept}
     return [
-        Contestant(Name(OURS, name, describe(options)), ours(name, options), is_default=index == 0)
-        for name in METHODS
-        for index, options in enumerate(KNOBS.get(name, ({},)))
+        Contestant(
+            Name(OURS, name, describe(options)),
+            ours(sweep.method, {**sweep.fixed, **options}),
+            is_default=index == 0,
+        )
+        for name, sweep in (SWEEPS | single).items()
+        if sweep.method in METHODS
+        for index, options in enumerate(sweep.settings)
     ]
 
 

@@ -19,10 +19,14 @@ KEY_STEP_SHARE = 0.99  # a key step costs at least so much of the dearest plain 
 
 
 class Watcher(Protocol):
-    """Who wants to know how far a part is."""
+    """Who wants to know how far a part is, and may end it early."""
 
     def begin(self, label: str) -> None:
         """A measurement begins; `label` says which."""
+
+    def is_over(self) -> bool:
+        """Whether no further measurement may begin."""
+        ...
 
 
 def identify(part: str, bench: Bench, contestant: Contestant) -> dict[str, Any]:
@@ -68,13 +72,8 @@ def measure_hidden_state(bench: Bench) -> int:
     return session.trace.hidden_state_bytes
 
 
-def split_failed(
-    book: Book, part: str, bench: Bench, contestants: Sequence[Contestant]
-) -> tuple[list[Contestant], list[Contestant]]:
-    """Those that may run, and those that have failed on this model: once is enough."""
-    failed = {
-        row.contestant
-        for row in book.rows
-        if row.error and (row.part, row.model) == (part, bench.subject.name)
-    }
-    return [c for c in contestants if c.name not in failed], [c for c in contestants if c.name in failed]
+def unbroken(book: Book, part: str, bench: Bench, contestants: Sequence[Contestant]) -> list[Contestant]:
+    """Those that have not failed on this model yet: one failure is enough."""
+    model = bench.subject.name
+    failed = {row.contestant for row in book.rows if row.error and (row.part, row.model) == (part, model)}
+    return [contestant for contestant in contestants if contestant.name not in failed]

@@ -9,14 +9,13 @@ from typing import Any
 import numpy as np
 
 from keystep.lab.book import Book
-from keystep.lab.contestant import PLAIN_CONTESTANT, Bench, Contestant
-from keystep.lab.measure import Watcher, count_held, count_key_steps, identify, missing, split_failed
+from keystep.lab.contestant import PLAIN_CONTESTANT, QUALITY, Bench, Contestant
+from keystep.lab.measure import Watcher, count_held, count_key_steps, identify, missing, unbroken
 from keystep.lab.rows import QualityRow, describe_error
 from keystep.lab.sample import Counted, count, generate
 from keystep.media import choose_scale, write_mp4
 from keystep.metrics.quality import Video, compare_videos, compute_psnr
 
-PART = "quality"
 CONVERGED = 8  # the converged video takes so many times the plain one's steps
 Item = tuple[str, int]  # prompt, seed
 
@@ -57,12 +56,14 @@ def measure_quality(
         num_shown: of the first so many items, default settings leave their videos in the book's folder.
     """
     for index, item in enumerate(items):
-        running, _ = split_failed(book, PART, bench, (PLAIN_CONTESTANT, *contestants))
-        todo = missing(book, PART, bench, running, item)
+        running = unbroken(book, QUALITY, bench, (PLAIN_CONTESTANT, *contestants))
+        todo = missing(book, QUALITY, bench, running, item)
         if not todo:
             continue
         references = _make_references(bench, item, has_converged, watcher)
         for contestant in todo:
+            if watcher.is_over():
+                return
             watcher.begin(f"{bench.subject.name}, {index + 1}/{len(items)}: {contestant.name}")
             book.add(_measure(bench, contestant, item, references, book, index < num_shown))
 
@@ -79,7 +80,7 @@ def _make_references(bench: Bench, item: Item, has_converged: bool, watcher: Wat
 def _measure(
     bench: Bench, contestant: Contestant, item: Item, references: References, book: Book, is_shown: bool
 ) -> QualityRow:
-    who = {**identify(PART, bench, contestant), "prompt": item[0], "seed": item[1]}
+    who = {**identify(QUALITY, bench, contestant), "prompt": item[0], "seed": item[1]}
     is_plain = contestant is PLAIN_CONTESTANT
     try:
         made = references.plain if is_plain else _run(bench, contestant, item)

@@ -8,13 +8,12 @@ from typing import Any
 import torch
 
 from keystep.lab.book import Book
-from keystep.lab.contestant import PLAIN_CONTESTANT, Bench, Contestant
+from keystep.lab.contestant import PLAIN_CONTESTANT, ROBUSTNESS, Bench, Contestant
 from keystep.lab.measure import Watcher, identify, missing
 from keystep.lab.rows import RobustnessRow, describe_error
 from keystep.lab.sample import count, generate
 from keystep.metrics.loop import read_loop
 
-PART = "robustness"
 OK = "ok"
 CHECKS = {
     "second video": "the same call after another video gives the same video",
@@ -39,9 +38,11 @@ def measure_robustness(bench: Bench, contestants: Sequence[Contestant], book: Bo
         book: what is in it is not measured again.
         watcher: told about every contestant.
     """
-    for contestant in missing(book, PART, bench, (PLAIN_CONTESTANT, *contestants)):
+    for contestant in missing(book, ROBUSTNESS, bench, (PLAIN_CONTESTANT, *contestants)):
+        if watcher.is_over():
+            return
         watcher.begin(f"{bench.subject.name}: {contestant.name}")
-        who = identify(PART, bench, contestant)
+        who = identify(ROBUSTNESS, bench, contestant)
         try:
             compute, checks = _check(bench, contestant)
             book.add(RobustnessRow(**who, compute=compute, checks=checks))

@@ -20,13 +20,14 @@ from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from diffusers.schedulers.scheduling_ddim_cogvideox import CogVideoXDDIMScheduler
 from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchEulerDiscreteScheduler
 
-from keystep.lab.contestant import Subject
+from keystep.lab.contestant import ROBUSTNESS, SPEED, Subject
 
 WIDE, NARROW = "wide", "narrow"
 HEAD_DIM = {WIDE: 64, NARROW: 16}
 NUM_HEADS = {WIDE: 4, NARROW: 2}
-SIDE = {WIDE: 256, NARROW: 64}  # pixels
-NUM_LAYERS = {WIDE: 6, NARROW: 9}  # 9: rivals refuse or stand idle below
+PARTS = {WIDE: (SPEED,), NARROW: (SPEED, ROBUSTNESS)}
+SIDE = {WIDE: 192, NARROW: 64}  # pixels
+NUM_LAYERS = {WIDE: 10, NARROW: 10}  # cache-dit's default computes the first eight
 TEXT_LENGTH, TEXT_WIDTH = 64, 256
 LATENT_PIXELS = 8
 NUM_STEPS = 16
@@ -56,18 +57,23 @@ class Shape:
     is_frames_first: bool = False
     nothing: tuple[str, ...] = ("prompt", "negative_prompt")
 
-    def call(self, width: str, prompt: str, seed: int, num_steps: int) -> dict[str, Any]:
+    def call(
+        self, width: str, device: str, dtype: torch.dtype, prompt: str, seed: int, num_steps: int
+    ) -> dict[str, Any]:
         """Latents and embeddings of a prompt and seed, no decoder."""
         texts = torch.Generator().manual_seed(sum(prompt.encode()))
         noise = torch.Generator().manual_seed(seed)
         side = SIDE[width] // LATENT_PIXELS
         sizes = (self.channels, self.latent_frames)
         shape = (*(reversed(sizes) if self.is_frames_first else sizes), side, side)
-        return {
-            **dict.fromkeys(self.nothing),
+        tensors = {
             "prompt_embeds": torch.randn(1, TEXT_LENGTH, TEXT_WIDTH, generator=texts),
             "negative_prompt_embeds": torch.randn(1, TEXT_LENGTH, TEXT_WIDTH, generator=texts),
             "latents": torch.randn(1, *shape, generator=noise),
+        }
+        return {
+            **dict.fromkeys(self.nothing),
+            **{name: tensor.to(device, dtype) for name, tensor in tensors.items()},
             "num_inference_steps": num_steps,
             "guidance_scale": 4.0,
             "generator": noise,
@@ -141,26 +147,31 @@ SHAPES: dict[str, Shape] = {
 }
 
 
-def random_subjects() -> dict[str, Subject]:
-    """Every shape at both widths, by `class, width`."""
+def random_subjects(device: str = "cpu", dtype: torch.dtype = torch.float32) -> dict[str, Subject]:
+    """Every shape at both widths, by `class-width`.
+
+    Args:
+        device: where they run.
+        dtype: of weights, latents and embeddings.
+    """
     return {
         f"{name}-{width}": Subject(
             name=f"{name}-{width}",
-            load=partial(_load, shape, width),
-            call=partial(shape.call, width),
+            load=partial(_load, shape, width, device, dtype),
+            call=partial(shape.call, width, device, dtype),
             prompts=("a", "b"),
             development_prompts=("c",),
             num_steps=NUM_STEPS,
-            is_trained=False,
+            parts=PARTS[width],
         )
         for name, shape in SHAPES.items()
         for width in (WIDE, NARROW)
     }
 
 
-def _load(shape: Shape, width: str) -> Any:
+def _load(shape: Shape, width: str, device: str, dtype: torch.dtype) -> Any:
     torch.manual_seed(0)
     transformer, scheduler = shape.build(width)
     pipe = shape.pipeline(None, None, None, transformer=transformer.eval(), scheduler=scheduler)
     pipe.set_progress_bar_config(disable=True)
-    return pipe
+    return pipe.to(device, dtype)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 
 from keystep.lab.book import Book
-from keystep.lab.contestant import Bench, Contestant
+from keystep.lab.contestant import SPEED, Bench, Contestant
 from keystep.lab.measure import (
     Watcher,
     count_held,
@@ -20,7 +20,6 @@ from keystep.lab.rows import SpeedRow, describe_error
 from keystep.lab.sample import Counted, Timed, count, take_time
 from keystep.metrics.outcome import TimedPair
 
-PART = "speed"
 SEED = 0
 
 
@@ -36,18 +35,20 @@ def measure_speed(
         book: what is in it is not measured again.
         watcher: told about every contestant.
     """
-    todo = missing(book, PART, bench, contestants)
+    todo = missing(book, SPEED, bench, contestants)
     if not todo:
         return
     watcher.begin(f"{bench.subject.name}: plain")
     plain = count(bench.pipe, bench.call(bench.subject.prompts[0], SEED))
     hidden_state_bytes = measure_hidden_state(bench)
     for contestant in todo:
+        if watcher.is_over():
+            return
         watcher.begin(f"{bench.subject.name}: {contestant.name}")
         try:
             row = _measure(bench, contestant, num_pairs, plain, hidden_state_bytes)
         except Exception as error:  # whatever a rival raises is its result
-            row = SpeedRow(**identify(PART, bench, contestant), error=describe_error(error))
+            row = SpeedRow(**identify(SPEED, bench, contestant), error=describe_error(error))
         book.add(row)
 
 
@@ -64,7 +65,7 @@ def _measure(
         cpu_pairs.append((before.loop_cpu_s, after.loop_cpu_s))
         peaks = max(peaks[0], before.peak_bytes), max(peaks[1], after.peak_bytes)
     return SpeedRow(
-        **identify(PART, bench, contestant),
+        **identify(SPEED, bench, contestant),
         pairs=tuple(pairs),
         cpu_pairs=tuple(cpu_pairs),
         flops=made.flops,

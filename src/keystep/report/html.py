@@ -49,6 +49,32 @@ class Group:
 
 
 @dataclass(frozen=True)
+class Section:
+    """A table of text or a picture, under a heading of its own.
+
+    Attributes:
+        title: unique on the page.
+        lead: one paragraph below it.
+        headings: of the table's columns.
+        rows: a cell for each heading.
+        png: a picture in place of a table; `title` says what it shows.
+    """
+
+    title: str
+    lead: str = ""
+    headings: tuple[str, ...] = ()
+    rows: tuple[tuple[str, ...], ...] = ()
+    png: bytes | None = None
+
+    @property
+    def picture(self) -> str:
+        """The picture as an address that holds it; empty for none."""
+        return (
+            "" if self.png is None else "data:image/png;base64," + base64.b64encode(self.png).decode("ascii")
+        )
+
+
+@dataclass(frozen=True)
 class Report:
     """Everything a page shows.
 
@@ -56,10 +82,11 @@ class Report:
         title: heading of the page.
         lead: one paragraph below it.
         facts: name -> value: model, steps, machine, versions.
-        summaries: rows of the table.
+        summaries: rows of the table; none leaves it out.
         groups: videos; the reader picks one group at a time.
         fps: frames per second of all videos.
         notes: remarks below the table.
+        sections: further tables and pictures, after everything else.
     """
 
     title: str
@@ -69,6 +96,12 @@ class Report:
     groups: Sequence[Group]
     fps: float
     notes: Sequence[str] = field(default=())
+    sections: Sequence[Section] = field(default=())
+
+    @property
+    def has_traces(self) -> bool:
+        """Whether there is a timeline to draw."""
+        return any(clip.outcome.trace for group in self.groups for clip in group.clips)
 
 
 def render_report(report: Report) -> str:

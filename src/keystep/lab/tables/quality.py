@@ -28,8 +28,9 @@ LEAD = (
 
 def tabulate_quality(model: str, rows: Sequence[QualityRow]) -> Table:
     """A line a contestant, over all of its videos."""
-    groups = group_by(rows, lambda row: str(row.contestant))
-    return Table(f"Quality, {model}", LEAD, HEADINGS, tuple(map(_summarise, groups.values())))
+    families = group_by(rows, lambda row: row.contestant.family).values()
+    settings = (group for family in families for group in group_by(family, lambda row: row.setting).values())
+    return Table(f"Quality, {model}", LEAD, HEADINGS, tuple(map(_summarise, settings)))
 
 
 def _summarise(rows: Sequence[QualityRow]) -> tuple[str, ...]:
