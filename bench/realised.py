@@ -11,8 +11,10 @@ from __future__ import annotations
 import argparse
 import json
 import platform
+import re
 import statistics
 import subprocess
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +27,7 @@ import keystep
 from bench.shapes import SHAPES, Shape
 from keystep.how import Constant, FrequencyBands, Hold, Linear
 from keystep.metrics.flops import FlopCounter
-from keystep.metrics.loop import read_loop
+from keystep.metrics.loop import read_loop, read_seconds
 from keystep.what import Attention, Branch, Span
 from keystep.when import Always
 
@@ -60,8 +62,12 @@ class Pair:
         return self.plain / self.accelerated
 
 
-def seconds(pipe: Any, shape: Shape, steps: int, method: Any) -> float:
-    with read_loop(pipe) as reading:
+CLOCKS = {"wall": read_seconds, "cpu": time.process_time}  # CPU time stands other work on the machine
+
+
+def seconds(pipe: Any, shape: Shape, options: argparse.Namespace, method: Any) -> float:
+    steps = options.steps
+    with read_loop(pipe, CLOCKS[options.clock]) as reading:
         if method is None:
             pipe(**shape.arguments(steps))
         else:
@@ -85,19 +91,20 @@ def flops(pipe: Any, shape: Shape, steps: int, method: Any) -> tuple[int, keyste
     return counter.total, trace
 
 
-def measure(pipe: Any, shape: Shape, steps: int, name: str, method: Any, num_pairs: int) -> dict[str, Any]:
+def measure(pipe: Any, shape: Shape, options: argparse.Namespace, name: str, method: Any) -> dict[str, Any]:
     """One row: the warm-up counts FLOPs, then the pairs; every other pair begins with the accelerated run."""
+    steps = options.steps
     plain_flops, _ = flops(pipe, shape, steps, None)
     own_flops, trace = flops(pipe, shape, steps, method)
     assert trace is not None
     pairs = []
-    for index in range(num_pairs):
+    for index in range(options.pairs):
         if index % 2:
-            accelerated = seconds(pipe, shape, steps, method)
-            pairs.append(Pair(seconds(pipe, shape, steps, None), accelerated))
+            accelerated = seconds(pipe, shape, options, method)
+            pairs.append(Pair(seconds(pipe, shape, options, None), accelerated))
         else:
-            plain = seconds(pipe, shape, steps, None)
-            pairs.append(Pair(plain, seconds(pipe, shape, steps, method)))
+            plain = seconds(pipe, shape, options, None)
+            pairs.append(Pair(plain, seconds(pipe, shape, options, method)))
     ratios = [pair.ratio for pair in pairs]
     compute = own_flops / plain_flops
     speedup = statistics.median(ratios)
@@ -159,14 +166,15 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=7, help="timed pairs of each method")
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--models", default=",".join(shape.name for shape in SHAPES))
-    parser.add_argument("--methods", default="", help="only methods with this in their name")
+    parser.add_argument("--clock", choices=CLOCKS, default="wall")
+    parser.add_argument("--methods", default="", help="only methods that match this regular expression")
     parser.add_argument("--out", type=Path, default=Path("bench/results"))
     parser.add_argument(
         "--threads", type=int, default=1, help="one thread leaves less to the scheduler's luck"
     )
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    command = f"python -m bench.realised --pairs {options.pairs} --steps {options.steps}"
+    command = "python -m bench.realised " + " ".join(sys.argv[1:])
     for shape in SHAPES:
         if shape.name in options.models.split(","):
             measure_shape(shape, options, command)
@@ -180,8 +188,8 @@ def measure_shape(shape: Shape, options: argparse.Namespace, command: str) -> No
     about = machine()
     options.out.mkdir(parents=True, exist_ok=True)
     methods = NEVER_SKIPPING | SKIPPING
-    for name in [name for name in methods if options.methods in name]:
-        rows.append(measure(pipe, shape, options.steps, name, methods[name], options.pairs))
+    for name in [name for name in methods if re.search(options.methods, name)]:
+        rows.append(measure(pipe, shape, options, name, methods[name]))
         print(table(rows[-1:]).splitlines()[-1], flush=True)
         result = {"machine": about, "command": command, "rows": rows}
         (options.out / f"realised_{shape.name}_cpu.json").write_text(json.dumps(result, indent=1))
