@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ast
 import io
+import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import replace
@@ -114,11 +115,12 @@ def cover(bench: Bench, linear: tuple[int, int]) -> tuple[int, int]:
     scheduler.set_timesteps(bench.num_steps)
     timesteps = [*scheduler.timesteps.tolist(), -1]
 
-    def at(timestep: int) -> int:
+    def at(timestep: int) -> float:
         share = min(max(1 - timestep / NUM_TRAIN_TIMESTEPS, 0.0), 1.0)
-        return int(timesteps[round(share * bench.num_steps)])
+        return timesteps[round(share * bench.num_steps)]
 
-    return at(linear[0]), at(linear[1]) + 1
+    low, high = linear
+    return math.ceil(at(low)), math.floor(at(high)) + 1  # both ends are outside of a window
 
 
 # ---------------------------------------------------------------- the grid: name, configuration, knobs swept

@@ -84,7 +84,7 @@ def _plot_speed(rows: Sequence[SpeedRow]) -> Figure:
     most = max(max(1 / row.compute, *row.speedups) for row in rows)
     axes.plot([1, most], [1, most], color="0.6", label="every skipped operation is saved time")
     for index, row in enumerate(rows):
-        middle = row.realised / row.compute
+        middle = row.speedup
         reach = [[middle - min(row.speedups)], [max(row.speedups) - middle]]
         axes.errorbar(
             [1 / row.compute],

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 
 from keystep.lab.book import Book
@@ -90,16 +91,22 @@ def _stop_half_way(pipe: Any, arguments: Mapping[str, Any], num_steps: int) -> N
 def _compare(make: Callable[[], Any], expected: Any = None) -> str:
     """`ok`, or what is wrong with what `make` makes: an error, numbers that are no numbers, a distance."""
     try:
-        made = torch.as_tensor(make()).float()
+        made = _to_tensor(make())
     except Exception as error:  # whatever a rival raises is its result
         return describe_error(error)
     if not made.isfinite().all():
         return "not finite"
     if expected is None:
         return OK
-    wanted = torch.as_tensor(expected).float()
+    wanted = _to_tensor(expected)
     distance = float((made - wanted).norm() / wanted.norm())
     return OK if distance == 0 else f"differs by {distance:.2g}"
+
+
+def _to_tensor(frames: Any) -> torch.Tensor:
+    return (
+        frames.float() if isinstance(frames, torch.Tensor) else torch.from_numpy(np.asarray(frames)).float()
+    )
 
 
 def merge(one: Mapping[str, Any], two: Mapping[str, Any]) -> dict[str, Any]:

@@ -172,6 +172,7 @@ def random_subjects(device: str = "cpu", dtype: torch.dtype = torch.float32) -> 
 def _load(shape: Shape, width: str, device: str, dtype: torch.dtype) -> Any:
     torch.manual_seed(0)
     transformer, scheduler = shape.build(width)
+    torch.nn.Module.to(transformer, device, dtype)  # diffusers' own `to` warns of parts that like float32
     pipe = shape.pipeline(None, None, None, transformer=transformer.eval(), scheduler=scheduler)
     pipe.set_progress_bar_config(disable=True)
-    return pipe.to(device, dtype)
+    return pipe

@@ -35,7 +35,7 @@ def _summarise(row: SpeedRow) -> tuple[str, ...]:
         name.setting,
         f"{1000 * median(pair.plain_loop_s for pair in row.pairs) / row.num_plain_steps:.0f}",
         f"{row.compute:.3f}" + (f" {IDLE}" if row.is_idle else ""),
-        _format_speedup(row.speedups),
+        _format_speedup(row),
         f"{row.realised:.2f}",
         f"{median(pair.plain_total_s / pair.total_s for pair in row.pairs):.2f}x",
         _format_held(row),
@@ -45,8 +45,9 @@ def _summarise(row: SpeedRow) -> tuple[str, ...]:
     )
 
 
-def _format_speedup(speedups: Sequence[float]) -> str:
-    return f"{median(speedups):.2f}x ({min(speedups):.2f} to {max(speedups):.2f}, {len(speedups)} pairs)"
+def _format_speedup(row: SpeedRow) -> str:
+    spread = f"{min(row.speedups):.2f} to {max(row.speedups):.2f}, {len(row.pairs)} pairs"
+    return f"{row.speedup:.2f}x ({spread})"
 
 
 def _format_held(row: SpeedRow) -> str:
