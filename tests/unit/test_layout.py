@@ -35,7 +35,10 @@ def test_select_branches() -> None:
     }
     names = ("x", "shared", "scalar", "none", "missing")
     cut = select_branches(arguments, names, both, ("cond",))
-    assert {name: value.tolist() for name, value in cut.items()} == {"x": [0, 1]}
+    assert cut.pop("x").tolist() == [0, 1]
+    assert all(value is arguments[name] for name, value in cut.items()) and len(cut) == 2
+    several = select_branches({"x": [torch.arange(4), torch.ones(1, 2)]}, ("x",), both, ("uncond",))["x"]
+    assert several[0].tolist() == [2, 3] and several[1].shape == (1, 2)
     whole = select_branches(arguments, names, both, both)
     assert whole["x"].tolist() == [0, 1, 2, 3]
     with pytest.raises(ValueError, match="x: 3 rows do not divide"):

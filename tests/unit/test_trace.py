@@ -12,7 +12,7 @@ import torch
 import keystep
 from keystep import Trace
 from keystep.engine.history import Histories
-from keystep.engine.outputs import sample_of, with_sample
+from keystep.engine.outputs import samples_of, with_samples
 from keystep.engine.summary import format_bytes, summarize
 from keystep.engine.trace import Decision, Row
 from keystep.how import Entry, Moment
@@ -129,12 +129,15 @@ def test_histories_count_storages_once() -> None:
 
 def test_outputs() -> None:
     from diffusers.models.modeling_outputs import Transformer2DModelOutput
+    from diffusers.models.transformers.transformer_ltx2 import AudioVisualModelOutput
 
     x, y = torch.ones(1), torch.zeros(1)
     for output in (x, (x,), Transformer2DModelOutput(sample=x)):
-        assert sample_of(output) is x
-        changed = with_sample(output, y)
-        assert type(changed) is type(output) and sample_of(changed) is y
+        assert samples_of(output)[0] is x
+        changed = with_samples(output, [y])
+        assert type(changed) is type(output) and samples_of(changed)[0] is y
     for wrong in ((x, x), (), ("x",), None, {"sample": x, "more": x}):
-        with pytest.raises(TypeError, match="one tensor"):
-            sample_of(wrong)
+        with pytest.raises(TypeError, match="1 tensor"):
+            samples_of(wrong)
+    both = AudioVisualModelOutput(sample=x, audio_sample=y)
+    assert samples_of(both, 2) == (x, y) and samples_of(with_samples(both, [y, x]), 2) == (y, x)

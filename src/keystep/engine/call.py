@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from keystep.engine.tap import Tap
     from keystep.what import Part
 
-Streams = tuple[torch.Tensor, ...]  # the hidden state, and others such as the text
+Streams = tuple[Any, ...]  # the hidden state, and others such as the text; None where a model goes without
 
 
 class Call:
@@ -43,7 +43,7 @@ class Call:
         self._span = run.rule_on(Span)
         self._start, self._end = self._borders()
         self._first: torch.Tensor | None = None  # input of block 0, where a probe needs it
-        self._entry: tuple[torch.Tensor, ...] = ()  # streams at the begin of the span, while they are needed
+        self._entry: Streams = ()  # streams at the begin of the span, while they are needed
         self.time_tap = time_tap
 
     def _borders(self) -> tuple[int, int]:
@@ -110,7 +110,9 @@ class Call:
         left = []
         for index, (before, after) in enumerate(zip(entry, streams, strict=True)):
             name = f"span:{index}" if index else "span"
-            if self.is_skipping:
+            if before is None:
+                left.append(None)
+            elif self.is_skipping:
                 left.append(self._predict_stream(self._span, name, before).to(after.dtype))
             else:
                 # Wan shows its exit a float32 copy; what is cached has the type of the stream itself

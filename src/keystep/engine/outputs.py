@@ -1,30 +1,33 @@
-"""Model outputs: diffusers transformers return a tuple or a `ModelOutput`, with the sample first."""
+"""Model outputs: diffusers transformers return a tensor, a tuple or a `ModelOutput`, the video's first."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 
 
-def sample_of(output: Any) -> torch.Tensor:
-    """The sample in a model's output.
+def samples_of(output: Any, num_samples: int = 1) -> tuple[torch.Tensor, ...]:
+    """The samples in a model's output: the video's, then others such as the audio's.
 
     Raises:
-        TypeError: if the output has more than the sample, or no tensor at all.
+        TypeError: if there are not as many, or something else than tensors.
     """
     if isinstance(output, torch.Tensor):
-        return output
-    values = output if isinstance(output, tuple) else tuple(getattr(output, "values", tuple)())
-    if len(values) != 1 or not isinstance(values[0], torch.Tensor):
+        values: tuple[Any, ...] = (output,)
+    else:
+        values = output if isinstance(output, tuple) else tuple(getattr(output, "values", tuple)())
+    if len(values) != num_samples or not all(isinstance(value, torch.Tensor) for value in values):
         raise TypeError(
-            f"model output: given {type(output).__name__} of {len(values)} values, allowed: one tensor"
+            f"model output: given {type(output).__name__} of {len(values)} values, allowed: {num_samples} "
+            "tensor(s), see ModelSpec.outputs"
         )
-    return values[0]
+    return values
 
 
-def with_sample(output: Any, sample: torch.Tensor) -> Any:
-    """An output of the same type with another sample."""
+def with_samples(output: Any, samples: Sequence[torch.Tensor]) -> Any:
+    """An output of the same type with other samples."""
     if isinstance(output, torch.Tensor):
-        return sample
-    return (sample,) if isinstance(output, tuple) else type(output)(sample)
+        return samples[0]
+    return tuple(samples) if isinstance(output, tuple) else type(output)(*samples)

@@ -32,6 +32,7 @@ class Run:
         times: the scheduler's timestep of each evaluation; may be empty.
         trace: where to write down what happens.
         storage: where and how histories are kept.
+        max_further: calls that an evaluation may have beyond the layout, each a branch of its own.
     """
 
     def __init__(
@@ -43,12 +44,14 @@ class Run:
         times: Sequence[float],
         trace: Trace,
         storage: Storage,
+        max_further: int = 0,
     ) -> None:
         self.calls = guidance.calls(is_guided is not False)
         self.branches = tuple(branch for call in self.calls for branch in call)
         self.guidance = guidance
         self._policy = policy
         self._is_guidance_known = is_guided is not None
+        self._num_further, self._max_further = 0, max_further
         self.num_evaluations = num_evaluations
         self.trace = trace
         self.thread = threading.get_ident()
@@ -122,16 +125,37 @@ class Run:
         if self.plan is None:
             self._open_evaluation(model, condition)
         if self._num_calls >= len(self.calls):
+            self._add_call()
+        branches = self.calls[self._num_calls]
+        self._num_calls += 1
+        self._seen += branches
+        return branches
+
+    def _add_call(self) -> None:
+        """A call beyond the layout, in the first evaluation: other guidance, a branch of its own."""
+        if self._evaluation > 1 or self._num_further == self._max_further:
             raise RuntimeError(
                 f"guidance: the model was called {self._num_calls + 1} times in one evaluation, but the "
                 f"layout {self.guidance} has {len(self.calls)} call(s) when guidance is "
                 f"{'on' if len(self.branches) > 1 else 'off'}; pass guidance= to accelerate() with the "
                 "layout of this pipeline"
             )
-        branches = self.calls[self._num_calls]
-        self._num_calls += 1
-        self._seen += branches
-        return branches
+        assert self.plan is not None
+        self._num_further += 1
+        branch = f"further{self._num_further}"
+        self.calls += ((branch,),)
+        self._change_branches((*self.branches, branch))
+
+    def _change_branches(self, branches: tuple[str, ...]) -> None:
+        """The first evaluation shows other branches than expected: plan with them from now on."""
+        assert self.plan is not None
+        gone, new = set(self.branches) - set(branches), set(branches) - set(self.branches)
+        self.branches = branches
+        self._planner = Planner(self._policy, branches, self.num_evaluations, self._times)
+        self._ledger.follow(self._planner)
+        active = (*(branch for branch in self.plan.active if branch not in gone), *new)
+        steps = {rule.label: self.plan.steps[rule.label] for rule in self._planner.rules}
+        self.plan = EvaluationPlan(self.plan.evaluation, active, steps)
 
     def _open_evaluation(self, model: str, condition: torch.Tensor | None) -> None:
         self._evaluation += 1
@@ -203,13 +227,8 @@ class Run:
 
     def _leave_guidance(self) -> None:
         """The first evaluation had the conditional call only: go on as a run without guidance."""
-        assert self.plan is not None
         self.calls = self.guidance.calls(is_guided=False)
-        self.branches = (LEAD,)
-        self._planner = Planner(self._policy, self.branches, self.num_evaluations, self._times)
-        self._ledger.follow(self._planner)
-        steps = {rule.label: self.plan.steps[rule.label] for rule in self._planner.rules}
-        self.plan = EvaluationPlan(self.plan.evaluation, self.branches, steps)
+        self._change_branches((LEAD,))
         self.trace.guided = False
         self.trace.hidden_state_bytes //= len(self.guidance.order)
         self._note_absent_rules()

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 
 from keystep.engine.call import Call
-from keystep.engine.outputs import sample_of, with_sample
+from keystep.engine.outputs import samples_of, with_samples
 from keystep.engine.prober import Prober
+from keystep.engine.rebuilt import Rebuilt
 from keystep.engine.run import Run
 from keystep.engine.tap import Peeked, Tap
 from keystep.engine.whole import WholeOutput
@@ -84,30 +85,40 @@ class ModelSeat:
         latent = bound.arguments[self.spec.rows[0]]
         check_rows(self.spec.rows[0], latent.shape[0], branches)
         run.check_shape((latent.shape[0] // len(branches), *latent.shape[1:]))
+        sites = self.spec.output_sites(self.name, bound.arguments)
+        rule = run.rule_on(Branch)
+        rebuilt = rule and Rebuilt(run, rule, tuple(sites), self.spec, bound.arguments)
         if not active:
-            (follower,) = branches  # separate guidance; the conditional call came first
-            sample = self._predict(run, follower, sample_of(run.lead_output))
-            return with_sample(run.lead_output, sample)
+            assert rebuilt, "separate guidance; the conditional call came first"
+            samples = rebuilt.predict(samples_of(run.lead_output, len(sites)))
+            return with_samples(run.lead_output, samples)
         if active != branches:
             bound.arguments.update(select_branches(bound.arguments, self.spec.rows, branches, active))
         latent = bound.arguments[self.spec.rows[0]]
         num_frames = self.spec.count_frames(self.module, bound.arguments)
         prober = Prober(run, active, latent.shape[0] // len(active), num_frames)
+        output = self._run_or_skip(run, prober, bound, sites)
+        return self._complete(rebuilt, output, branches, active, len(sites)) if rebuilt else output
+
+    def _run_or_skip(
+        self, run: Run, prober: Prober, bound: inspect.BoundArguments, sites: Mapping[str, str]
+    ) -> Any:
+        """The model's output, or where a rule skips the whole of it, a prediction."""
         rule = run.rule_on(Output)
         if rule is None:
-            output = self._run_blocks(prober, bound)
-        else:
-            channels = self.spec.latent.index("C")
-            whole = WholeOutput(run, rule, self.name, latent, channels, prober)
-            output = self._run_or_skip(whole, bound)
-        return self._complete(run, output, branches, active, bound.arguments)
-
-    def _run_or_skip(self, whole: WholeOutput, bound: inspect.BoundArguments) -> Any:
-        if whole.decide():
-            return with_sample(whole.run.form, whole.predict())
-        output = self._run_blocks(whole.prober, bound)
-        whole.run.form = with_sample(output, sample_of(output)[:0])
-        whole.keep(sample_of(output))
+            return self._run_blocks(prober, bound)
+        wholes = [
+            WholeOutput(run, rule, site, bound.arguments[name], self.spec.channels(index), prober)
+            for index, (site, name) in enumerate(sites.items())
+        ]
+        if wholes[0].decide():
+            return with_samples(run.form, [whole.predict() for whole in wholes])
+        output = self._run_blocks(prober, bound)
+        samples = samples_of(output, len(sites))
+        run.form = with_samples(output, [sample[:0] for sample in samples])
+        for whole, sample in zip(wholes, samples, strict=True):
+            whole.keep(sample)
+        wholes[0].measure(samples[0])
         return output
 
     def _run_blocks(self, prober: Prober, bound: inspect.BoundArguments) -> Any:
@@ -123,37 +134,26 @@ class ModelSeat:
 
     def _complete(
         self,
-        run: Run,
+        rebuilt: Rebuilt,
         output: Any,
         branches: tuple[str, ...],
         active: tuple[str, ...],
-        arguments: Mapping[str, Any],
+        num_samples: int,
     ) -> Any:
         """Store the difference between the branches, or fill in the rows of a skipped one."""
-        rule = run.rule_on(Branch)
-        if rule is None:
-            return output
-        assert isinstance(rule.what, Branch)
-        follower, sample = rule.what.name, sample_of(output)
+        run, samples = rebuilt.run, samples_of(output, num_samples)
         if LEAD in active:
             run.lead_output = output
-            lead = rows_of(sample, LEAD, active)
+            leads = [rows_of(sample, LEAD, active) for sample in samples]
         else:
-            lead = sample_of(run.lead_output)
-        if follower in active and run.keeps(rule, follower):
-            # detached from the output's storage: float32 keeps small differences of half-precision outputs
-            difference = rows_of(sample, follower, active).float() - lead.float()
-            run.push(rule, self.name, follower, self.spec.to_frames(difference, arguments))
+            leads = list(samples_of(run.lead_output, num_samples))
+        if rebuilt.branch in active:
+            rebuilt.keep([rows_of(sample, rebuilt.branch, active) for sample in samples], leads)
         if active == branches:
             return output
-        parts = {LEAD: lead, follower: self._predict(run, follower, lead)}
-        return with_sample(output, torch.cat([parts[branch] for branch in branches]))
-
-    def _predict(self, run: Run, branch: str, lead: torch.Tensor) -> torch.Tensor:
-        rule = run.rule_on(Branch)
-        assert rule is not None
-        difference = self.spec.from_frames(run.predict(rule, self.name, branch))
-        return (lead.float() + difference).to(lead.dtype)
+        parts = {LEAD: leads, rebuilt.branch: rebuilt.predict(leads)}
+        rows = zip(*(parts[branch] for branch in branches), strict=True)
+        return with_samples(output, [torch.cat(each) for each in rows])
 
 
 class BlockSeat:

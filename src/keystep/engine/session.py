@@ -132,7 +132,8 @@ class Session:
         policy = self._policy_for(num_evaluations)
         self._check_outline(policy)
         trace = Trace(policy.name, self.spec.name, num_evaluations, guided is not False)
-        self.run = Run(policy, self.guidance, guided, num_evaluations, times, trace, self.storage)
+        further = self.spec.further_calls
+        self.run = Run(policy, self.guidance, guided, num_evaluations, times, trace, self.storage, further)
         self.traces.append(trace)
         self._is_due, self._has_warned_beyond = False, False
 

@@ -12,21 +12,21 @@ from keystep.what.branch import rows_of
 
 
 class WholeOutput:
-    """The rule on the output, in one model call.
+    """The rule on the output, in one model call, for one of the output's tensors.
 
     Args:
         run: the generation.
         rule: on an `Output` site.
-        model: name of the transformer.
+        site: name of the tensor of the output.
         latent: what the model is given, the rows of the active branches.
         channels: axis of the latent's channels.
         prober: of the call.
     """
 
     def __init__(
-        self, run: Run, rule: Rule, model: str, latent: torch.Tensor, channels: int, prober: Prober
+        self, run: Run, rule: Rule, site: str, latent: torch.Tensor, channels: int, prober: Prober
     ) -> None:
-        self.run, self.rule, self.model, self.prober = run, rule, model, prober
+        self.run, self.rule, self.site, self.prober = run, rule, site, prober
         self._latent, self._channels = latent, channels
         assert isinstance(rule.what, Output)
         self._has_base = rule.what.base == "latent"
@@ -40,13 +40,13 @@ class WholeOutput:
         """The output without the model, the rows of all active branches."""
         parts = []
         for branch in self.prober.active:
-            delta = self.run.predict(self.rule, self.model, branch)
+            delta = self.run.predict(self.rule, self.site, branch)
             base = rows_of(self._latent, branch, self.prober.active)
             parts.append(delta + self._fit(base, delta) if self._has_base else delta)
         return (parts[0] if len(parts) == 1 else torch.cat(parts)).to(self.run.output_dtype)
 
     def keep(self, sample: torch.Tensor) -> None:
-        """Store a computed output, if it will be used, and measure it."""
+        """Store a computed output, if it will be used."""
         self.run.output_dtype = sample.dtype
         for branch in self.prober.active:
             if self.run.keeps(self.rule, branch):
@@ -57,7 +57,10 @@ class WholeOutput:
                     rows = rows.float() - self._fit(base, rows).float()
                 else:
                     rows = rows.clone()
-                self.run.push(self.rule, self.model, branch, rows)
+                self.run.push(self.rule, self.site, branch, rows)
+
+    def measure(self, sample: torch.Tensor) -> None:
+        """Measure a computed output."""
         self.prober.remember(self.prober.begin(self.rule, Prediction(), sample), is_computed=True)
 
     def _fit(self, latent: torch.Tensor, output: torch.Tensor) -> torch.Tensor:

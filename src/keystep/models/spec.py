@@ -16,6 +16,7 @@ from keystep.what import Attention, Part
 
 PACKED = "BNC"  # latents as rows of tokens, N running over T, H, W
 SIZES = ("num_frames", "height", "width")  # arguments that tell the sizes of a packed latent
+COORDINATES = "video_coords"  # (rows, 3, N): where its tokens lie, for pipelines that do not give the sizes
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,11 @@ class ModelSpec:
             scale may be something the model is given (HunyuanVideo), and guidance an object.
         condition: the argument that carries the text.
         latent: axes of the latent, the first of `rows`, and of the output, e.g. `"BCTHW"`; `"BNC"` = packed
-            into tokens, the arguments `num_frames`, `height` and `width` telling the sizes.
+            into tokens, the arguments `num_frames`, `height` and `width` or `video_coords` telling the sizes.
+        outputs: the `rows` that hold the latents of which the output has a tensor each, where it is more than
+            the video's.
+        further_calls: how many calls an evaluation may have beyond those of guidance (with perturbed blocks,
+            without another modality), each a branch of its own.
         time: the module that embeds the timestep; empty = it cannot be measured.
         pipeline: class name of the only pipeline this spec is for; empty = any.
     """
@@ -61,6 +66,8 @@ class ModelSpec:
     latent: str = "BCTHW"
     pipeline: str = ""
     order: Literal["interleaved", "sequential"] = "interleaved"
+    outputs: tuple[str, ...] = ()
+    further_calls: int = 0
     time: str = ""
     mlp: dict[str, str] = field(default_factory=dict)
 
@@ -95,7 +102,7 @@ class ModelSpec:
     def count_frames(self, module: nn.Module, arguments: Mapping[str, Any]) -> int:
         """Latent frames after temporal patching, from the arguments of a call and the module's config."""
         if self.latent == PACKED:
-            return arguments[SIZES[0]]
+            return _sizes(arguments)[0]
         config = getattr(module, "config", {})
         patch = config.get("patch_size_t")
         if patch is None:
@@ -103,10 +110,24 @@ class ModelSpec:
             patch = spatial[0] if isinstance(spatial, (tuple, list)) else 1
         return -(-arguments[self.rows[0]].shape[self.latent.index("T")] // patch)
 
-    def to_frames(self, output: torch.Tensor, arguments: Mapping[str, Any]) -> torch.Tensor:
-        """The model's output (of some rows), unpacked, with latent height and width as the last two axes."""
+    def output_sites(self, model: str, arguments: Mapping[str, Any]) -> dict[str, str]:
+        """Name of each tensor of a model's output -> the argument with its latent."""
+        names = [name for name in self.outputs or self.rows[:1] if arguments.get(name) is not None]
+        return {f"{model}:{index}" if index else model: name for index, name in enumerate(names)}
+
+    def channels(self, index: int) -> int:
+        """Axis of the channels of a tensor of the output."""
+        return -1 if index else self.latent.index("C")
+
+    def to_frames(self, output: torch.Tensor, arguments: Mapping[str, Any], index: int = 0) -> torch.Tensor:
+        """A tensor of the output (some rows), unpacked, with latent height and width as the last two axes.
+
+        Others than the video's, (B, N, C), become (B, C, 1, N): their frequencies are those along N.
+        """
+        if index:
+            return output.movedim(-1, 1).unsqueeze(2)
         if self.latent == PACKED:
-            sizes = tuple(arguments[name] for name in SIZES)
+            sizes = _sizes(arguments)
             if prod(sizes) != output.shape[1]:
                 raise ValueError(
                     f"{', '.join(SIZES)}: given {sizes} for {output.shape[1]} tokens: the latent holds other "
@@ -116,8 +137,10 @@ class ModelSpec:
         axes, framed = self._orders()
         return output.permute([axes.index(axis) for axis in framed])
 
-    def from_frames(self, frames: torch.Tensor) -> torch.Tensor:
+    def from_frames(self, frames: torch.Tensor, index: int = 0) -> torch.Tensor:
         """The way back from `to_frames`."""
+        if index:
+            return frames.squeeze(2).movedim(1, -1)
         axes, framed = self._orders()
         output = frames.permute([framed.index(axis) for axis in axes])
         return output.flatten(1, 3) if self.latent == PACKED else output
@@ -126,3 +149,10 @@ class ModelSpec:
         """Axes of the unpacked output as it comes, and with height and width last."""
         axes = "BTHWC" if self.latent == PACKED else self.latent
         return axes, "".join(axis for axis in axes if axis not in "HW") + "HW"
+
+
+def _sizes(arguments: Mapping[str, Any]) -> tuple[int, ...]:
+    """Frames, height and width of a packed latent."""
+    if any(arguments.get(name) is None for name in SIZES):
+        return tuple(len(axis.unique()) for axis in arguments[COORDINATES][0])
+    return tuple(arguments[name] for name in SIZES)

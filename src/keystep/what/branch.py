@@ -85,23 +85,29 @@ def select_branches(
     """Cut the batch-carrying arguments of a batched call down to the `wanted` branches.
 
     Args:
-        arguments: the call's arguments by name; tensors or None.
+        arguments: the call's arguments by name; tensors, lists of tensors, or None.
         names: the arguments whose dimension 0 carries `branches`.
         branches: branches in the order of the rows.
         wanted: the branches to keep, in the same order.
 
     Returns:
-        The cut arguments only; tensors with one row are shared by all rows and stay as they are.
+        The named arguments; tensors with one row are shared by all rows and stay as they are.
 
     Raises:
         ValueError: if the rows of an argument do not divide by the number of branches.
     """
-    cut: dict[str, Any] = {}
-    for name in names:
-        value = arguments.get(name)
-        if not isinstance(value, torch.Tensor) or value.ndim == 0 or value.shape[0] == 1:
-            continue
-        check_rows(name, value.shape[0], branches)
-        parts = [rows_of(value, branch, branches) for branch in branches if branch in wanted]
-        cut[name] = parts[0] if len(parts) == 1 else torch.cat(parts)
-    return cut
+    return {
+        name: _cut(name, arguments[name], branches, wanted)
+        for name in names
+        if arguments.get(name) is not None
+    }
+
+
+def _cut(name: str, value: Any, branches: Sequence[str], wanted: Sequence[str]) -> Any:
+    if isinstance(value, (list, tuple)):
+        return type(value)(_cut(name, each, branches, wanted) for each in value)
+    if not isinstance(value, torch.Tensor) or value.ndim == 0 or value.shape[0] == 1:
+        return value
+    check_rows(name, value.shape[0], branches)
+    parts = [rows_of(value, branch, branches) for branch in branches if branch in wanted]
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
