@@ -24,5 +24,5 @@ CONSISID = replace(
     name="consisid",
     transformer="ConsisIDTransformer3DModel",
     exit="",
-    rows=("hidden_states", "encoder_hidden_states", "timestep", "timestep_cond", "id_cond"),
+    rows=("hidden_states", "encoder_hidden_states", "timestep", "timestep_cond", "id_cond", "id_vit_hidden"),
 )

@@ -1,4 +1,7 @@
-"""EasyAnimate 5 and 5.1 (arXiv 2405.18991): joint attention over text and video, guidance in one batch."""
+"""EasyAnimate 5 and 5.1 (arXiv 2405.18991): joint attention over text and video, guidance in one batch.
+
+Its MLPs are no site: in blocks behind the first `mmdit_layers` one module serves the video and then the text.
+"""
 
 from keystep.models.spec import ModelSpec
 
@@ -10,7 +13,6 @@ EASYANIMATE = ModelSpec(
     exit="norm_final",
     attention={"joint": "transformer_blocks.{}.attn1"},
     residual={"joint": "transformer_blocks.{}.norm2"},
-    mlp={"joint": "transformer_blocks.{}.ff"},
     rows=(
         "hidden_states",
         "timestep",

@@ -12,9 +12,9 @@ from keystep.models.cogvideox import COGVIDEOX, CONSISID
 from keystep.models.cosmos import COSMOS
 from keystep.models.easyanimate import EASYANIMATE
 from keystep.models.hunyuan import FRAMEPACK, HUNYUAN, HUNYUAN15
-from keystep.models.kandinsky import KANDINSKY5
+from keystep.models.kandinsky import KANDINSKY5, KANDINSKY6
 from keystep.models.latte import LATTE
-from keystep.models.ltx import LTX
+from keystep.models.ltx import LTX, LTX2
 from keystep.models.mochi import MOCHI
 from keystep.models.motif import MOTIF
 from keystep.models.opensora.spec import OPENSORA
@@ -38,11 +38,13 @@ SPECS: dict[str, ModelSpec] = {
         HUNYUAN15,
         FRAMEPACK,
         LTX,
+        LTX2,
         MOCHI,
         ALLEGRO,
         EASYANIMATE,
         COSMOS,
         KANDINSKY5,
+        KANDINSKY6,
         SANA_VIDEO,
         MOTIF,
         CONSISID,
