@@ -27,7 +27,8 @@ train-toy: setup
 	$(BIN)/python scripts/train_toy.py --out build/toy
 
 bench: setup
-	$(BIN)/python -m bench.realised
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[bench]"
+	$(BIN)/keystep bench --out build/bench
 
 clean:
 	rm -rf $(VENV) build dist .pytest_cache .ruff_cache
