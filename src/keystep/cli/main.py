@@ -14,6 +14,7 @@ import typer
 from rich.markup import escape
 
 from keystep.cli.bench import bench
+from keystep.cli.calibrate import calibrate
 from keystep.cli.compare import compare
 from keystep.cli.console import err_console
 from keystep.cli.demo import demo
@@ -81,6 +82,11 @@ _EXAMPLES = {
     plan: (
         "keystep plan --model opensora-1.2 --resolution 720p --aspect 9:16 --seconds 2\n\n"
         "keystep plan --model wan-2.1-14b --frames 81 --methods adacache,fastercache --json"
+    ),
+    calibrate: (
+        "keystep calibrate --model toy --method magcache --prompts prompts.txt --out ratios.json\n\n"
+        "keystep calibrate --model latte --method static --prompts prompts.txt --max-gap 6"
+        " --dtype bfloat16 --device cuda --out schedule.json"
     ),
     models: "keystep models",
     methods: "keystep methods\n\nkeystep methods adacache",

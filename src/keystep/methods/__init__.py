@@ -7,8 +7,10 @@ from keystep.methods.dbcache import DBCache
 from keystep.methods.easycache import EasyCache
 from keystep.methods.fastercache import FasterCache
 from keystep.methods.fbcache import FBCache
+from keystep.methods.magcache import MagCache
 from keystep.methods.pab import PAB
 from keystep.methods.registry import METHODS, build
+from keystep.methods.static import Static
 from keystep.methods.taylorseer import TaylorSeer
 from keystep.methods.teacache import TeaCache
 
@@ -20,7 +22,9 @@ __all__ = [
     "EasyCache",
     "FBCache",
     "FasterCache",
+    "MagCache",
     "MoReg",
+    "Static",
     "TaylorSeer",
     "TeaCache",
     "build",

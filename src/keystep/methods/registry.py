@@ -13,7 +13,9 @@ from keystep.methods.dbcache import DBCache
 from keystep.methods.easycache import EasyCache
 from keystep.methods.fastercache import FasterCache
 from keystep.methods.fbcache import FBCache
+from keystep.methods.magcache import MagCache
 from keystep.methods.pab import PAB
+from keystep.methods.static import Static
 from keystep.methods.taylorseer import TaylorSeer
 from keystep.methods.teacache import TeaCache
 
@@ -39,6 +41,8 @@ METHODS: dict[str, Entry] = {
     "dbcache": Entry(DBCache, {}),
     "taylorseer": Entry(TaylorSeer, {}),
     "easycache": Entry(EasyCache, {}),
+    "magcache": Entry(MagCache, {}),
+    "static": Entry(Static, {}),
 }
 # CFG-Cache beside each of them: "teacache+cfg" and so on.
 METHODS |= {
