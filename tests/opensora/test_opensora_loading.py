@@ -12,6 +12,7 @@ import sentencepiece
 import torch
 from safetensors.torch import load_file, save_file
 
+from keystep.models import t5
 from keystep.models.opensora import loading
 from keystep.models.opensora.pipeline import OpenSoraPipeline
 from keystep.models.opensora.scheduler import RectifiedFlowScheduler
@@ -74,6 +75,55 @@ def test_a_saved_pipeline_comes_back_equal(pipe, tmp_path):
     half = OpenSoraPipeline.from_pretrained(tmp_path, dtype=torch.bfloat16, vae=tiny_vae())
     assert {half.transformer.dtype, half.text_encoder.dtype} == {torch.bfloat16}
     assert half.vae.dtype == torch.float32
+    half.save_pretrained(tmp_path / "half")
+    again = OpenSoraPipeline.from_pretrained(tmp_path / "half")
+    assert {again.transformer.dtype, again.vae.dtype, again.text_encoder.dtype} == {torch.float32}
+    with pytest.raises(ValueError, match="dtype: given 'half', allowed: a torch.dtype"):
+        OpenSoraPipeline.from_pretrained(tmp_path, dtype="half")
+
+
+def test_parts_of_a_saved_pipeline_come_from_elsewhere(pipe, tmp_path):
+    pipe.save_pretrained(tmp_path / "one")
+    for part in ("vae", "text_encoder", "tokenizer", "transformer", "scheduler"):
+        (tmp_path / "one" / part).rename(tmp_path / part)
+        loaded = OpenSoraPipeline.from_pretrained(tmp_path / "one", **{part: str(tmp_path / part)})
+        (tmp_path / part).rename(tmp_path / "one" / part)
+        assert type(loaded.components[part]) is type(pipe.components[part])
+    assert torch.equal(sample(loaded), sample(pipe))
+    with pytest.raises(ValueError, match="vae: given None, allowed: an object, a folder or a hub id"):
+        OpenSoraPipeline.from_pretrained(tmp_path / "one", vae=None)
+
+
+def test_without_a_text_encoder(pipe, tmp_path):
+    pipe.save_pretrained(tmp_path)
+    for _ in range(2):
+        bare = OpenSoraPipeline.from_pretrained(tmp_path, text_encoder=None, tokenizer=None)
+        with pytest.raises(ValueError, match="prompt: given 'a red cat', allowed: prompt_embeds instead"):
+            sample(bare)
+        bare.save_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize("part", ["transformer", "vae"])
+def test_keys_of_a_saved_pipeline_must_fit(pipe, tmp_path, part):
+    pipe.save_pretrained(tmp_path)
+    path = tmp_path / part / "diffusion_pytorch_model.safetensors"
+    state = load_file(path)
+    key = next(name for name in state if name.endswith("bias"))
+    state["bogus"] = state.pop(key)
+    save_file(state, path, metadata={"format": "pt"})
+    with pytest.raises(ValueError, match=f"{part}: .*1 missing: {key}; 1 extra: bogus"):
+        OpenSoraPipeline.from_pretrained(tmp_path)
+
+
+def test_a_broken_index_and_an_unknown_sampler(pipe, tmp_path):
+    pipe.save_pretrained(tmp_path)
+    config = tmp_path / "scheduler" / "scheduler_config.json"
+    config.write_text(json.dumps({"_class_name": "Sampler"}))
+    with pytest.raises(ValueError, match=r"scheduler: config._class_name: given 'Sampler', allowed: Rect"):
+        OpenSoraPipeline.from_pretrained(tmp_path)
+    (tmp_path / "model_index.json").write_text("[1]")
+    with pytest.raises(ValueError, match="model_index.json describes no pipeline"):
+        OpenSoraPipeline.from_pretrained(tmp_path)
 
 
 def test_the_released_layout_gives_the_same_pipeline(pipe, home):
@@ -87,8 +137,8 @@ def test_the_released_layout_gives_the_same_pipeline(pipe, home):
 
 def test_parts_lie_beside_each_other(pipe, home, monkeypatch):
     sources = []
-    monkeypatch.setattr(
-        loading, "load_released_vae", lambda source, dtype: sources.append((source, dtype)) or pipe.vae
+    monkeypatch.setitem(
+        loading.LOADERS, "vae", lambda source, dtype: sources.append((source, dtype)) or pipe.vae
     )
     loaded = OpenSoraPipeline.from_pretrained(home, dtype=torch.bfloat16)
     assert {loaded.transformer.dtype, loaded.text_encoder.dtype} == {torch.bfloat16}
@@ -143,7 +193,7 @@ def test_keys_must_fit(pipe, tmp_path):
         ({}, "blocks.0.attn_temp.qkv.weight", r"given Open-Sora 1\.0 \(STDiT\)"),
         ({}, "double_blocks.0.img_attn.qkv.weight", r"given Open-Sora 2\.0 \(MMDiT\)"),
         ({"model_type": "UNet"}, "x", "config.model_type: given 'UNet'"),
-        ({"num_layers": 3}, "x", "unknown field of an STDiT3 config 'num_layers'"),
+        ({"num_layers": 3}, "x", "unknown config field 'num_layers'"),
     ],
 )
 def test_other_versions_are_named(tmp_path, config, key, message):
@@ -173,14 +223,16 @@ def test_a_text_encoder_without_weights_is_an_error(pipe, tmp_path):
     state = load_file(tmp_path / "model.safetensors")
     state.pop("encoder.final_layer_norm.weight")
     save_file(state, tmp_path / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(ValueError, match=r"text_encoder: .*lacks encoder.final_layer_norm.weight"):
-        loading.load_text_encoder(tmp_path, torch.float32)
+    with pytest.raises(ValueError, match=r"1 missing: encoder.final_layer_norm.weight"):
+        t5.LOADERS["text_encoder"](tmp_path, torch.float32)
 
 
 def test_folders_without_a_model_and_unknown_arguments(tmp_path, home):
     with pytest.raises(ValueError, match="allowed: a folder with model_index.json"):
         OpenSoraPipeline.from_pretrained(tmp_path)
-    with pytest.raises(ValueError, match=r"from_pretrained: given \['variant'\]"):
+    with pytest.raises(
+        ValueError, match=r"unknown argument of from_pretrained 'variant'.*known: dtype, scheduler"
+    ):
         OpenSoraPipeline.from_pretrained(home, variant="fp16")
 
 
@@ -210,9 +262,9 @@ def test_t5_is_read_as_it_was_released(tmp_path):
     index = {"metadata": {}, "weight_map": names}
     (tmp_path / "pytorch_model.bin.index.json").write_text(json.dumps(index))
 
-    loaded = loading.load_text_encoder(tmp_path, torch.float32)
+    loaded = t5.LOADERS["text_encoder"](tmp_path, torch.float32)
     for name, value in loaded.state_dict().items():
         assert torch.equal(value, state[name]), name
-    ids = loading.load_tokenizer(tmp_path)("a red cat").input_ids
+    ids = t5.LOADERS["tokenizer"](tmp_path, torch.float32)("a red cat").input_ids
     pieces = sentencepiece.SentencePieceProcessor(model_file=str(tmp_path / "spiece.model"))
     assert ids == [*pieces.encode("a red cat"), 1]

@@ -1,4 +1,3 @@
-import functools
 import json
 import shutil
 from pathlib import Path
@@ -10,7 +9,7 @@ from safetensors.torch import load_file, save_file
 from keystep.models.opensora import vae_checkpoint
 from keystep.models.opensora.temporal_vae import CausalConv3d
 from keystep.models.opensora.vae import AutoencoderKLOpenSora
-from keystep.models.opensora.vae_checkpoint import load_released_vae
+from keystep.models.opensora.vae_checkpoint import load_vae
 from tests.parity import opensora_vae as parity
 from tests.parity.report import relative_l2
 
@@ -245,8 +244,8 @@ def test_saved_and_loaded(vae, tmp_path) -> None:
 @pytest.fixture
 def released(vae, tmp_path, monkeypatch) -> Path:
     """A folder like the released one, of a tiny autoencoder."""
-    tiny = functools.partial(AutoencoderKLOpenSora, **TINY)
-    monkeypatch.setattr(vae_checkpoint, "AutoencoderKLOpenSora", tiny)
+    arguments = vae_checkpoint.vae_arguments
+    monkeypatch.setattr(vae_checkpoint, "vae_arguments", lambda config: TINY | arguments(config))
     save_file(vae.state_dict(), tmp_path / "model.safetensors")
     config = {
         "architectures": ["VideoAutoencoderPipeline"],
@@ -261,7 +260,7 @@ def released(vae, tmp_path, monkeypatch) -> Path:
 
 
 def test_released_folder(vae, released) -> None:
-    loaded = load_released_vae(released)
+    loaded = load_vae(released)
     config = loaded.config
     assert (config["micro_frame_size"], config["micro_batch_size"]) == (9, 2)
     assert config["latents_mean"] == [0.0, 0.1, 0.2, 0.3]
@@ -269,13 +268,13 @@ def test_released_folder(vae, released) -> None:
     assert not loaded.training
     latents = noise(1, 4, 3, 2, 2)
     assert torch.equal(decode(loaded, latents, 9), decode(make(micro_frame_size=9), latents, 9))
-    assert load_released_vae(released, torch.bfloat16).dtype == torch.bfloat16
+    assert load_vae(released, torch.bfloat16).dtype == torch.bfloat16
 
 
 def test_released_folder_without_config(vae, released) -> None:
     (released / "config.json").unlink()
     latents = noise(1, 4, 7, 2, 2)
-    assert torch.equal(decode(load_released_vae(released), latents, 22), decode(vae, latents, 22))
+    assert torch.equal(decode(load_vae(released), latents, 22), decode(vae, latents, 22))
 
 
 def test_released_keys_must_fit(vae, released) -> None:
@@ -283,7 +282,7 @@ def test_released_keys_must_fit(vae, released) -> None:
     del state["scale"]
     save_file(state | {"extra": torch.zeros(1)}, released / "model.safetensors")
     with pytest.raises(ValueError, match="1 missing: scale; 1 extra: extra"):
-        load_released_vae(released)
+        load_vae(released)
 
 
 @pytest.mark.parametrize(
@@ -298,4 +297,4 @@ def test_released_keys_must_fit(vae, released) -> None:
 def test_another_versions_autoencoder_is_named(released, key, version) -> None:
     save_file({key: torch.zeros(1)}, released / "model.safetensors")
     with pytest.raises(ValueError, match=rf"given .*{version}.*, allowed: the autoencoder of Open-Sora 1\.2"):
-        load_released_vae(released)
+        load_vae(released)

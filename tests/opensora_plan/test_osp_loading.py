@@ -75,7 +75,9 @@ def test_half_precision(release: Path, name: str) -> None:
 def test_parts_from_elsewhere(original, release: Path) -> None:
     (release / "vae").rename(release / "other")
     options = {"text_encoder": original.text_encoder, "vae": str(release / "other")}
-    with pytest.raises(ValueError, match="tokenizer: given None, allowed: an object, folder or hub id, too"):
+    with pytest.raises(
+        ValueError, match="tokenizer: given 'auto', allowed: an object, a folder or a hub id, as the text enc"
+    ):
         OpenSoraPlanPipeline.from_pretrained(release, **options)
     pipe = OpenSoraPlanPipeline.from_pretrained(release, tokenizer=original.tokenizer, **options)
     assert pipe.text_encoder is original.text_encoder
@@ -91,7 +93,10 @@ def test_parts_from_elsewhere(original, release: Path) -> None:
             {"size": "221x512x512"},
             r"checkpoint: given .*'65x512x512'.* allowed: a folder with 221x512x512/config",
         ),
-        ({"revision": "main"}, r"from_pretrained: given \['revision'\], allowed: size, dtype, vae"),
+        (
+            {"revision": "main"},
+            "unknown argument of from_pretrained 'revision'.*known: dtype, scheduler, size, text_encoder",
+        ),
     ],
 )
 def test_bad_arguments(release: Path, options: dict, message: str) -> None:
@@ -110,6 +115,38 @@ def test_keys_that_do_not_fit_are_listed(release: Path) -> None:
     assert "1 missing: proj_out.weight" in text
     assert "1 extra: proj_out.wieght" in text
     assert "1 mis-shaped: proj_out.bias (3,) instead of (32,)" in text
+
+
+@pytest.mark.parametrize("part", ["transformer", "vae"])
+def test_keys_of_a_saved_pipeline_must_fit(original, tmp_path: Path, part: str) -> None:
+    original.save_pretrained(tmp_path)
+    path = tmp_path / part / WEIGHTS.name
+    state = load_file(path)
+    key = next(name for name in state if name.endswith("bias"))
+    state["bogus"] = state.pop(key)
+    save_file(state, path, metadata={"format": "pt"})
+    with pytest.raises(ValueError, match=f"{part}: .*1 missing: {key}; 1 extra: bogus"):
+        OpenSoraPlanPipeline.from_pretrained(tmp_path)
+
+
+def test_t5_must_be_there_whole(release: Path) -> None:
+    with pytest.raises(ValueError, match="tokenizer: given '.*nowhere', which cannot be loaded"):
+        OpenSoraPlanPipeline.from_pretrained(release, text_encoder=release / "nowhere")
+    path = release / "t5" / "model.safetensors"
+    state = load_file(path)
+    state["encoder.bogus"] = state.pop("encoder.final_layer_norm.weight")
+    state["decoder.final_layer_norm.weight"] = torch.zeros(1)  # T5 may be there with its other half
+    save_file(state, path, metadata={"format": "pt"})
+    with pytest.raises(ValueError, match="text_encoder: .*1 missing: encoder.final.*1 extra: encoder.bogus$"):
+        OpenSoraPlanPipeline.from_pretrained(release, text_encoder=release / "t5")
+
+
+def test_another_sampler_is_saved_with_the_pipeline(original, tmp_path: Path) -> None:
+    pipe = OpenSoraPlanPipeline(**original.components | {"scheduler": DDIMScheduler(num_train_timesteps=77)})
+    pipe.save_pretrained(tmp_path)
+    scheduler = OpenSoraPlanPipeline.from_pretrained(tmp_path).scheduler
+    assert isinstance(scheduler, DDIMScheduler)
+    assert scheduler.config["num_train_timesteps"] == 77
 
 
 def test_an_older_autoencoder_is_refused_by_its_config(release: Path) -> None:

@@ -99,5 +99,31 @@ def test_missing_folders_and_unknown_parts(pipe, released) -> None:
     shutil.rmtree(released / "tokenizer_2")
     with pytest.raises(ValueError, match="subfolders scheduler, tokenizer_2 too"):
         VchitectPipeline.from_pretrained(released)
-    with pytest.raises(ValueError, match="unknown part of VchitectPipeline 'text_encoder_4'"):
+    with pytest.raises(
+        ValueError, match="unknown argument of from_pretrained 'text_encoder_4'; did you mean text_encoder"
+    ):
         VchitectPipeline.from_pretrained(released, text_encoder_4=pipe.text_encoder)
+
+
+def test_parts_may_be_missing_or_come_from_elsewhere(pipe, saved, tmp_path, small) -> None:
+    bare = VchitectPipeline(**pipe.components | {"vae": None, "text_encoder_2": None})
+    bare.save_pretrained(tmp_path)
+    again = VchitectPipeline.from_pretrained(tmp_path)
+    assert again.vae is None
+    assert again.text_encoder_2 is None
+    whole = VchitectPipeline.from_pretrained(
+        tmp_path, vae=str(saved / "vae"), text_encoder_2=saved / "text_encoder_2"
+    )
+    torch.testing.assert_close(sample(whole, small), sample(pipe, small), rtol=0, atol=1e-5)
+    with pytest.raises(ValueError, match="scheduler: given None, allowed: an object, a folder or a hub id"):
+        VchitectPipeline.from_pretrained(tmp_path, scheduler=None)
+
+
+def test_a_config_that_is_not_there_or_not_known(released) -> None:
+    config = released / "transformer" / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"num_experts": 3}))
+    with pytest.raises(ValueError, match="transformer: unknown config field 'num_experts'"):
+        VchitectPipeline.from_pretrained(released)
+    config.unlink()
+    with pytest.raises(ValueError, match="transformer: .*allowed: a folder with config.json and weights"):
+        VchitectPipeline.from_pretrained(released)

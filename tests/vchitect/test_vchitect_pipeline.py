@@ -14,7 +14,7 @@ import torch
 import keystep
 from keystep.models.vchitect import pipeline as module
 from keystep.models.vchitect.guidance import guidance_weight
-from keystep.models.vchitect.loading import PARTS
+from keystep.models.vchitect.loading import LOADERS
 from keystep.models.vchitect.output import decode
 from tests.parity.vchitect_trajectory import different_decisions
 
@@ -169,7 +169,7 @@ def test_callbacks_see_and_replace_latents_and_stop(pipe, small) -> None:
 def test_offload_knows_every_model(pipe) -> None:
     models = {name for name, part in pipe.components.items() if isinstance(part, torch.nn.Module)}
     assert set(pipe.model_cpu_offload_seq.split("->")) == models
-    assert set(pipe.components) == set(PARTS)
+    assert set(pipe.components) == set(LOADERS)
 
 
 EMBEDS = torch.zeros(1, 5, 24)

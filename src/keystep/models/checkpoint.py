@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from os import PathLike
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
+from accelerate import init_empty_weights
 from torch import nn
+
+from keystep.errors import require
 
 State = Mapping[str, torch.Tensor]
 Module = TypeVar("Module", bound=nn.Module)
+CONFIG = "config.json"
 MAX_LISTED = 20  # names in an error; what follows is counted
 
 
-def find_folder(source: str | Path, patterns: Sequence[str]) -> Path:
+def find_folder(source: str | PathLike[str], patterns: Sequence[str]) -> Path:
     """The local folder of a checkpoint; a hub id is downloaded (only files that match `patterns`).
 
     Raises:
@@ -32,6 +37,22 @@ def find_folder(source: str | Path, patterns: Sequence[str]) -> Path:
             f"checkpoint: given {str(source)!r}, which is no folder here and cannot be downloaded: "
             f"{type(error).__name__}: {error}"
         ) from error
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """A folder's config.json.
+
+    Raises:
+        ValueError: there is none, or it is no JSON object.
+    """
+    path = folder / CONFIG
+    require(path.is_file(), "checkpoint", str(folder), f"a folder with {CONFIG} and weights")
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"checkpoint: {path} is no JSON: {error}") from None
+    require(isinstance(config, dict), str(path), config, "a JSON object")
+    return config
 
 
 def read_weights(folder: Path) -> State:
@@ -75,10 +96,34 @@ def read_file(path: Path) -> State:
     return content
 
 
+def build(
+    cls: Callable[..., Module],
+    arguments: Mapping[str, Any],
+    state: State,
+    source: str | PathLike[str],
+    dtype: torch.dtype,
+) -> Module:
+    """A module from its arguments and weights, on the CPU, in evaluation mode.
+
+    Args:
+        cls: its class.
+        arguments: of the class.
+        state: tensors by the module's own key names.
+        source: named in errors.
+        dtype: of floating-point weights.
+
+    Raises:
+        ValueError: lists missing, extra and mis-shaped keys.
+    """
+    with init_empty_weights():  # parameters alone: tables that no checkpoint holds are made here
+        module = cls(**arguments)
+    return load_weights(module, state, source, dtype=dtype).eval()
+
+
 def load_weights(
     module: Module,
     state: State,
-    source: str | Path,
+    source: str | PathLike[str],
     optional: Collection[str] = (),
     dtype: torch.dtype | None = None,
 ) -> Module:
@@ -122,6 +167,11 @@ def compare_keys(module: nn.Module, state: State, optional: Collection[str] = ()
             if given.get(key, shape) != shape
         ],
     }
+    return describe(groups)
+
+
+def describe(groups: Mapping[str, Sequence[str]]) -> list[str]:
+    """Keys by what is wrong with them, in words; empty if there are none."""
     return [f"{len(keys)} {what}: {_list(keys)}" for what, keys in groups.items() if keys]
 
 

@@ -6,18 +6,45 @@ Shape suffixes: B prompts, L tokens, C channels.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from bs4 import MarkupResemblesLocatorWarning
 from diffusers.pipelines.latte.pipeline_latte import LattePipeline
+from transformers import T5EncoderModel
 
+from keystep.errors import require
+from keystep.models.parts import ALLOWED, AUTO, Loader, is_auto, is_place, load_model, load_tokenizer
+
+RELEASED = "DeepFloyd/t5-v1_1-xxl"
+LOADERS: dict[str, Loader] = {
+    "tokenizer": load_tokenizer,
+    "text_encoder": partial(load_model, T5EncoderModel),  # last: 19 GB
+}
 _CLEANER: Any = LattePipeline  # any diffusers pipeline with T5 holds the caption cleaning of the training
 
 
 class PromptTruncatedWarning(UserWarning):
     """Part of a prompt did not fit into the model's tokens and has no effect."""
+
+
+def add_tokenizer(own: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Places of a checkpoint's parts, the tokenizer's too: where it has none it lies beside the text encoder.
+
+    Args:
+        own: places by name, "text_encoder" among them.
+        given: parts that the user chose, by name.
+
+    Raises:
+        ValueError: the text encoder is an object, and nothing says where its tokenizer is.
+    """
+    encoder = own["text_encoder"] if is_auto(given["text_encoder"]) else given["text_encoder"]
+    tokenizer = own.get("tokenizer") or (encoder if is_place(encoder) else None)
+    is_known = encoder is None or tokenizer is not None or not is_auto(given["tokenizer"])
+    require(is_known, "tokenizer", AUTO, f"{ALLOWED}, as the text encoder is an object")
+    return {**own, "tokenizer": tokenizer}
 
 
 def clean(text: str) -> str:

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping
 from typing import Any
 
-from keystep.errors import require, unknown
+from keystep.models.config import arguments_for
 from keystep.models.opensora.transformer import STDiT3
 
 # How the model was trained or run, or which library saved it: nothing that its outputs depend on.
 _IRRELEVANT = frozenset(
     {
-        "_attn_implementation_autoset",
-        "_class_name",
-        "_diffusers_version",
-        "_name_or_path",
         "architectures",
         "auto_map",
         "class_dropout_prob",
@@ -46,14 +41,4 @@ def transformer_arguments(released: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         ValueError: a field that is not known, or a variant of the model that keystep does not have.
     """
-    arguments = {
-        name: value for name, value in released.items() if name not in _IRRELEVANT and name not in _REQUIRED
-    }
-    for name, allowed in _REQUIRED.items():
-        given = released.get(name, allowed)
-        require(given == allowed, f"config.{name}", given, repr(allowed))
-    known = set(inspect.signature(STDiT3.__init__).parameters) - {"self"}
-    for name in arguments:
-        if name not in known:
-            raise unknown("field of an STDiT3 config", name, known)
-    return arguments
+    return arguments_for(STDiT3.__init__, released, _REQUIRED, _IRRELEVANT)

@@ -9,7 +9,6 @@ Shape suffixes: B videos, C latent channels, T latent frames, H/W latent grid, L
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
@@ -27,6 +26,7 @@ from keystep.models.opensora.output import Frames, OpenSoraPipelineOutput
 from keystep.models.opensora.scheduler import RectifiedFlowScheduler
 from keystep.models.opensora.transformer import STDiT3
 from keystep.models.opensora.vae import AutoencoderKLOpenSora
+from keystep.models.parts import AUTO, Place, choose_dtype, refuse_unknown
 
 StepCallback = Callable[
     ["OpenSoraPipeline", int, torch.Tensor, dict[str, torch.Tensor]], dict[str, torch.Tensor]
@@ -46,18 +46,19 @@ class OpenSoraPipeline(DiffusionPipeline):
     """
 
     model_cpu_offload_seq = "text_encoder->transformer->vae"
+    _optional_components = list(loading.OPTIONAL)
     _callback_tensor_inputs = ["latents"]
 
-    tokenizer: PreTrainedTokenizerBase
-    text_encoder: T5EncoderModel
+    tokenizer: PreTrainedTokenizerBase | None
+    text_encoder: T5EncoderModel | None
     transformer: STDiT3
     vae: AutoencoderKLOpenSora
     scheduler: RectifiedFlowScheduler
 
     def __init__(
         self,
-        tokenizer: PreTrainedTokenizerBase,
-        text_encoder: T5EncoderModel,
+        tokenizer: PreTrainedTokenizerBase | None,
+        text_encoder: T5EncoderModel | None,
         transformer: STDiT3,
         vae: AutoencoderKLOpenSora,
         scheduler: RectifiedFlowScheduler,
@@ -76,17 +77,18 @@ class OpenSoraPipeline(DiffusionPipeline):
         self._interrupt = False
 
     @classmethod
-    def from_pretrained(  # type: ignore[override]
+    def from_pretrained(
         cls,
-        pretrained_model_name_or_path: str | Path,
+        pretrained_model_name_or_path: Place,
         *,
-        vae: Any = None,
-        text_encoder: Any = None,
-        tokenizer: Any = None,
-        transformer: Any = None,
-        scheduler: Any = None,
+        vae: Any = AUTO,
+        text_encoder: Any = AUTO,
+        tokenizer: Any = AUTO,
+        transformer: Any = AUTO,
+        scheduler: Any = AUTO,
         dtype: torch.dtype | None = None,
-        **kwargs: Any,
+        torch_dtype: torch.dtype | None = None,
+        **others: Any,
     ) -> OpenSoraPipeline:
         """Load the released weights, or what `save_pretrained` wrote.
 
@@ -94,32 +96,29 @@ class OpenSoraPipeline(DiffusionPipeline):
             pretrained_model_name_or_path: a folder or hub id of the released transformer (config.json and
                 weights), a folder that holds the released repositories under their names, or a folder or hub
                 id of a saved pipeline (model_index.json).
-            vae: folder, hub id or object instead of `loading.VAE`.
-            text_encoder: folder, hub id or object instead of `loading.TEXT_ENCODER`.
-            tokenizer: folder, hub id or object; None = where the text encoder is from.
-            transformer: object instead of the one there.
-            scheduler: object instead of a `RectifiedFlowScheduler`.
-            dtype: of all weights; None = float32, or what a saved pipeline has. `torch_dtype` means the same.
-            kwargs: for diffusers' own `from_pretrained`, saved pipelines only.
+            vae: folder, hub id or object instead of the saved one or `loading.VAE`.
+            text_encoder: likewise, instead of the saved one or `t5.RELEASED`; None = none, for calls with
+                embeddings.
+            tokenizer: likewise; "auto" = the saved one, else where the text encoder is from.
+            transformer: likewise, instead of the one there.
+            scheduler: likewise, instead of the saved one or a `RectifiedFlowScheduler`.
+            dtype: of all weights; None = float32.
+            torch_dtype: the same by its older name.
+            others: refused; there are no further options.
 
         Raises:
             ValueError: not found; another model or version (named); missing, extra or mis-shaped keys.
         """
-        parts = {
+        refuse_unknown(OpenSoraPipeline.from_pretrained, others)
+        given = {
             "vae": vae,
             "text_encoder": text_encoder,
             "tokenizer": tokenizer,
             "transformer": transformer,
             "scheduler": scheduler,
         }
-        parts = {name: part for name, part in parts.items() if part is not None}
-        dtype = dtype or kwargs.pop("torch_dtype", None)
-        folder = loading.find_pipeline(pretrained_model_name_or_path)
-        if loading.is_saved(folder):
-            options = {**kwargs, **parts} if dtype is None else {**kwargs, **parts, "dtype": dtype}
-            return super().from_pretrained(str(folder), **options)
-        require(not kwargs, "from_pretrained", sorted(kwargs), "these arguments with a saved pipeline only")
-        return cls(**loading.load_released(folder, dtype or torch.float32, **parts))
+        chosen = choose_dtype(dtype, torch_dtype)
+        return cls(**loading.load_pipeline(pretrained_model_name_or_path, given, chosen))
 
     size_arguments = staticmethod(sizes.size_arguments)
 
@@ -156,6 +155,8 @@ class OpenSoraPipeline(DiffusionPipeline):
 
         Arguments and warnings as there.
         """
+        has_encoder = self.tokenizer is not None and self.text_encoder is not None
+        require(has_encoder, "prompt", prompt, "prompt_embeds instead, as the pipeline has no text encoder")
         scores = text.Scores(aesthetic_score, motion_score, camera_motion)
         texts = [text.prepare_prompt(p, scores, clip_index) for p in inputs.checked_prompts("prompt", prompt)]
         length = self.transformer.config["model_max_length"]

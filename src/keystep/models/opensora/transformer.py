@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import torch
 from diffusers.configuration_utils import ConfigMixin, register_to_config
+from diffusers.models.cache_utils import CacheMixin
 from diffusers.models.modeling_outputs import Transformer2DModelOutput
 from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
@@ -131,7 +132,7 @@ class FinalLayer(nn.Module):
         return self.norm_final(x_BTSC) * (1 + scale) + shift
 
 
-class STDiT3(ModelMixin, ConfigMixin):
+class STDiT3(ModelMixin, ConfigMixin, CacheMixin):
     """Predicts the velocity of video latents from a text; the defaults are the released STDiT3-XL/2.
 
     Args:

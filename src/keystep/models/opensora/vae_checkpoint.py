@@ -1,16 +1,16 @@
-"""Loads Open-Sora 1.2's released video autoencoder (hub id hpcai-tech/OpenSora-VAE-v1.2)."""
+"""Loads Open-Sora 1.2's video autoencoder: released (hub id hpcai-tech/OpenSora-VAE-v1.2) or saved."""
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import nn
 
-from keystep.models.checkpoint import State, find_folder, load_weights, read_weights
+from keystep.models.checkpoint import CONFIG, State, build, find_folder, read_config, read_weights
+from keystep.models.config import arguments_for
 from keystep.models.opensora.vae import AutoencoderKLOpenSora
+from keystep.models.parts import Place
 
 OURS = "temporal_vae.decoder.conv_out.conv.weight"
 # Part of a key that only that version has.
@@ -22,12 +22,12 @@ OTHERS = {
 }
 
 
-def load_released_vae(source: str | Path, dtype: torch.dtype = torch.float32) -> AutoencoderKLOpenSora:
-    """Load the released autoencoder; the weights of its 2D half are in the same file.
+def load_vae(place: Place, dtype: torch.dtype = torch.float32) -> AutoencoderKLOpenSora:
+    """Load the autoencoder; the weights of its 2D half are in the same file.
 
     Args:
-        source: a folder with weights and config.json (without one: the released values), or a hub id.
-        dtype: of the weights; they are stored as float32.
+        place: a folder with weights and config.json (without one: the released values), or a hub id.
+        dtype: of the weights; the released ones are stored as float32.
 
     Returns:
         The autoencoder, on the CPU, in evaluation mode.
@@ -35,27 +35,30 @@ def load_released_vae(source: str | Path, dtype: torch.dtype = torch.float32) ->
     Raises:
         ValueError: nothing found; another version's autoencoder; missing, extra or mis-shaped keys.
     """
-    folder = find_folder(source, ("config.json", "*.safetensors", "*.safetensors.index.json"))
+    folder = find_folder(place, (CONFIG, "*.safetensors", "*.safetensors.index.json"))
     state = read_weights(folder)
-    _refuse_other_versions(state, source)
-    with torch.device("meta"):
-        vae = AutoencoderKLOpenSora(**_arguments(folder / "config.json"))
-    nn.Module.to(vae, dtype)
-    return load_weights(vae, state, source).eval()
+    _refuse_other_versions(state, place)
+    config = read_config(folder) if (folder / CONFIG).exists() else {}
+    return build(AutoencoderKLOpenSora, vae_arguments(config), state, place, dtype)
 
 
-def _arguments(config: Path) -> dict[str, Any]:
-    """Arguments of `AutoencoderKLOpenSora` from the config of Open-Sora's `VideoAutoencoderPipeline`."""
-    released = json.loads(config.read_text()) if config.exists() else {}
+def vae_arguments(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments of `AutoencoderKLOpenSora` from its own config or that of the released repository.
+
+    Raises:
+        ValueError: its own config has a field that is not known.
+    """
+    if config.get("_class_name") == AutoencoderKLOpenSora.__name__:
+        return arguments_for(AutoencoderKLOpenSora.__init__, config, {}, ())
     names = {"micro_frame_size": "micro_frame_size", "shift": "latents_mean", "scale": "latents_std"}
-    arguments = {ours: released[theirs] for theirs, ours in names.items() if theirs in released}
-    frame_vae = released.get("vae_2d") or {}
+    arguments = {ours: config[theirs] for theirs, ours in names.items() if theirs in config}
+    frame_vae = config.get("vae_2d") or {}
     if "micro_batch_size" in frame_vae:
         arguments["micro_batch_size"] = frame_vae["micro_batch_size"]
     return arguments
 
 
-def _refuse_other_versions(state: State, source: str | Path) -> None:
+def _refuse_other_versions(state: State, source: Place) -> None:
     if OURS in state:
         return
     for part, name in OTHERS.items():

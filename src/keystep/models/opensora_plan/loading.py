@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import init_empty_weights
 from diffusers.schedulers.scheduling_pndm import PNDMScheduler
-from transformers import AutoTokenizer, T5EncoderModel
 
 from keystep.errors import require
-from keystep.models.checkpoint import State, find_folder, load_weights, read_weights
+from keystep.models import t5
+from keystep.models.checkpoint import CONFIG, State, build, find_folder, read_config, read_weights
 from keystep.models.opensora_plan.sizes import FRAMES_OF_SIZE
 from keystep.models.opensora_plan.transformer import (
     UNUSED_KEYS,
@@ -21,14 +20,51 @@ from keystep.models.opensora_plan.transformer import (
     transformer_arguments,
 )
 from keystep.models.opensora_plan.vae import UNUSED_PREFIX, CausalVideoVAE, vae_arguments
+from keystep.models.parts import (
+    INDEX,
+    Loader,
+    Place,
+    choose,
+    is_saved,
+    load_parts,
+    load_scheduler,
+    saved_places,
+)
 
-CONFIG = "config.json"
-INDEX = "model_index.json"  # of a pipeline saved by diffusers
-TEXT_ENCODER = "DeepFloyd/t5-v1_1-xxl"
+OPTIONAL = ("tokenizer", "text_encoder", "vae")
 DEFAULT_SIZE = "65x512x512"
 
 
-def find_release(source: str | Path, size: str) -> Path:
+def load_pipeline(
+    source: Place, size: str | None, given: Mapping[str, Any], dtype: torch.dtype
+) -> dict[str, Any]:
+    """All parts of the pipeline; T5 is loaded last.
+
+    Args:
+        source: folder or hub id of the released layout, or of a saved pipeline.
+        size: one of `FRAMES_OF_SIZE`, of the released layout; None = `DEFAULT_SIZE`.
+        given: parts by name: objects, places to load them from, or `AUTO`.
+        dtype: of all weights that are loaded.
+
+    Raises:
+        ValueError: a size there is not, a config of another model, or keys that do not fit.
+    """
+    folder = find_release(source, size or DEFAULT_SIZE)
+    if is_saved(folder):
+        require(size is None, "size", size, "None for a saved pipeline, which is of one size")
+        own = saved_places(folder, given)
+    else:
+        own = {
+            "transformer": folder / (size or DEFAULT_SIZE),
+            "vae": folder / "vae",
+            "text_encoder": t5.RELEASED,
+            "scheduler": PNDMScheduler(),
+        }
+    places = choose(given, t5.add_tokenizer(own, given))
+    return load_parts(places, LOADERS, OPTIONAL, dtype)
+
+
+def find_release(source: Place, size: str) -> Path:
     """The local folder of a checkpoint: of the released layout, or of a saved pipeline.
 
     Args:
@@ -39,8 +75,8 @@ def find_release(source: str | Path, size: str) -> Path:
         ValueError: an unknown size, neither folder nor hub id, or not the files of either layout.
     """
     require(size in FRAMES_OF_SIZE, "size", size, " or ".join(map(repr, FRAMES_OF_SIZE)))
-    folder = find_folder(source, [f"{size}/*", "vae/*", INDEX])
-    if (folder / INDEX).is_file():
+    folder = find_folder(source, [f"{size}/*", INDEX, *(f"{name}/*" for name in LOADERS)])
+    if is_saved(folder):
         return folder
     is_released = (folder / size / CONFIG).is_file()
     here = sorted(path.name for path in folder.iterdir()) if not is_released else []
@@ -48,93 +84,45 @@ def find_release(source: str | Path, size: str) -> Path:
     return folder
 
 
-def released_parts(folder: Path, size: str, given: Mapping[str, Any], dtype: torch.dtype) -> dict[str, Any]:
-    """All parts of the pipeline from the released layout.
-
-    Args:
-        folder: has `vae/` and a folder of the size.
-        size: one of `FRAMES_OF_SIZE`.
-        given: parts by name: objects, or folders and hub ids to load them from; None = from `folder`. A text
-            encoder that is None stays away.
-        dtype: of all weights.
-
-    Raises:
-        ValueError: a config of another model, or keys that do not fit.
-    """
-    encoder = given["text_encoder"]
-    places = {
-        **given,
-        "transformer": folder / size if given["transformer"] is None else given["transformer"],
-        "vae": folder / "vae" if given["vae"] is None else given["vae"],
-        "tokenizer": encoder if given["tokenizer"] is None else given["tokenizer"],
-        "scheduler": PNDMScheduler() if given["scheduler"] is None else given["scheduler"],
-    }
-    if encoder is not None and not _is_place(encoder):
-        require(given["tokenizer"] is not None, "tokenizer", None, "an object, folder or hub id, too")
-    return {name: load_part(name, place, dtype) for name, place in places.items()}
-
-
-def replaced_parts(given: Mapping[str, Any], dtype: torch.dtype) -> dict[str, Any]:
-    """The parts that are to replace those of a saved pipeline; a text encoder that is None stays away."""
-    wanted = {name: place for name, place in given.items() if place is not None or name == "text_encoder"}
-    if wanted["text_encoder"] == TEXT_ENCODER:  # the default; the saved pipeline has its own
-        del wanted["text_encoder"]
-    return {name: load_part(name, place, dtype) for name, place in wanted.items()}
-
-
-def load_part(name: str, place: Any, dtype: torch.dtype) -> Any:
-    """One part of the pipeline from a folder or hub id; an object or None is what it is."""
-    if not _is_place(place):
-        return place
-    if name == "text_encoder":
-        return T5EncoderModel.from_pretrained(place, dtype=dtype).eval()
-    if name == "tokenizer":
-        return AutoTokenizer.from_pretrained(place)
-    if name == "scheduler":
-        return PNDMScheduler.from_pretrained(place)
+def load_transformer(place: Place, dtype: torch.dtype) -> OpenSoraPlanTransformer3DModel:
+    """The denoiser in a folder or at a hub id, see `build_transformer`."""
     folder = find_folder(place, ["*"])
-    build = build_transformer if name == "transformer" else build_vae
-    return build(read_config(folder), read_weights(folder), folder, dtype)
+    return build_transformer(read_config(folder), read_weights(folder), folder, dtype)
+
+
+def load_vae(place: Place, dtype: torch.dtype) -> CausalVideoVAE:
+    """The autoencoder in a folder or at a hub id, see `build_vae`."""
+    folder = find_folder(place, ["*"])
+    return build_vae(read_config(folder), read_weights(folder), folder, dtype)
 
 
 def build_transformer(
-    released: Mapping[str, Any], state: State, source: str | Path, dtype: torch.dtype = torch.float32
+    config: Mapping[str, Any], state: State, source: Place, dtype: torch.dtype = torch.float32
 ) -> OpenSoraPlanTransformer3DModel:
-    """The denoiser of a released config and its weights.
+    """The denoiser of a config, released or saved, and its weights.
 
     Raises:
         ValueError: a variant keystep does not have, or keys that do not fit; lists them.
     """
-    with init_empty_weights():  # parameters alone: the position tables are made here
-        model = OpenSoraPlanTransformer3DModel(**transformer_arguments(released))
     used = {key: value for key, value in state.items() if key not in UNUSED_KEYS}
-    return load_weights(model, used, source, dtype=dtype).eval()
+    return build(OpenSoraPlanTransformer3DModel, transformer_arguments(config), used, source, dtype)
 
 
 def build_vae(
-    released: Mapping[str, Any], state: State, source: str | Path, dtype: torch.dtype = torch.float32
+    config: Mapping[str, Any], state: State, source: Place, dtype: torch.dtype = torch.float32
 ) -> CausalVideoVAE:
-    """The autoencoder of a released config and its weights.
+    """The autoencoder of a config, released or saved, and its weights.
 
     Raises:
         ValueError: a variant keystep does not have, or keys that do not fit; lists them.
     """
-    with init_empty_weights():
-        model = CausalVideoVAE(**vae_arguments(released))
     used = {key: value for key, value in state.items() if not key.startswith(UNUSED_PREFIX)}
-    return load_weights(model, used, source, dtype=dtype).eval()
+    return build(CausalVideoVAE, vae_arguments(config), used, source, dtype)
 
 
-def read_config(folder: Path) -> dict[str, Any]:
-    """A folder's config.json.
-
-    Raises:
-        ValueError: there is none.
-    """
-    path = folder / CONFIG
-    require(path.is_file(), "checkpoint", str(folder), f"a folder with {CONFIG} and weights")
-    return json.loads(path.read_text(encoding="utf-8"))
-
-
-def _is_place(place: Any) -> bool:
-    return isinstance(place, (str, Path))
+LOADERS: dict[str, Loader] = {
+    "transformer": load_transformer,
+    "vae": load_vae,
+    "scheduler": partial(load_scheduler, PNDMScheduler),
+    **t5.LOADERS,
+}

@@ -9,7 +9,6 @@ rows and columns, F frames, H/W pixels.
 from __future__ import annotations
 
 import inspect
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -24,12 +23,12 @@ from diffusers.utils.torch_utils import randn_tensor
 from diffusers.video_processor import VideoProcessor
 from transformers import PreTrainedTokenizerBase, T5EncoderModel
 
-from keystep.errors import require
 from keystep.models import inputs
 from keystep.models.opensora_plan import checks, loading, sizes
 from keystep.models.opensora_plan.text import encode_negatives, encode_prompts, prepare_prompts
 from keystep.models.opensora_plan.transformer import OpenSoraPlanTransformer3DModel
 from keystep.models.opensora_plan.vae import CausalVideoVAE
+from keystep.models.parts import AUTO, Place, choose_dtype, refuse_unknown
 
 Frames = np.ndarray | torch.Tensor | list[list[PIL.Image.Image]]
 Prompts = str | list[str] | None
@@ -63,7 +62,7 @@ class OpenSoraPlanPipeline(DiffusionPipeline):
     """
 
     model_cpu_offload_seq = "text_encoder->transformer->vae"
-    _optional_components = ["tokenizer", "text_encoder", "vae"]
+    _optional_components = list(loading.OPTIONAL)
     _callback_tensor_inputs = ["latents"]
 
     size_arguments = staticmethod(sizes.size_arguments)
@@ -98,39 +97,41 @@ class OpenSoraPlanPipeline(DiffusionPipeline):
     @classmethod
     def from_pretrained(
         cls,
-        pretrained_model_name_or_path: str | os.PathLike[str],
+        pretrained_model_name_or_path: Place,
         *,
         size: str | None = None,
-        vae: Any = None,
-        text_encoder: Any = loading.TEXT_ENCODER,
-        tokenizer: Any = None,
-        transformer: Any = None,
-        scheduler: Any = None,
+        vae: Any = AUTO,
+        text_encoder: Any = AUTO,
+        tokenizer: Any = AUTO,
+        transformer: Any = AUTO,
+        scheduler: Any = AUTO,
         dtype: torch.dtype | None = None,
         torch_dtype: torch.dtype | None = None,
-        **kwargs: Any,
+        **others: Any,
     ) -> OpenSoraPlanPipeline:
         """Load the released checkpoint, or what `save_pretrained` wrote.
 
         Args:
             pretrained_model_name_or_path: `LanguageBind/Open-Sora-Plan-v1.1.0` or its folder (with `vae/`,
-                `65x512x512/`, `221x512x512/`, each config.json and weights), or a saved pipeline's folder.
+                `65x512x512/`, `221x512x512/`, each config.json and weights), or a folder or hub id of a
+                saved pipeline (model_index.json).
             size: which checkpoint of the released layout, "65x512x512" (default) or "221x512x512".
-            vae: folder with config.json and weights, hub id, or object; None = `vae/`.
-            text_encoder: folder, hub id or object; None = none, for calls with embeddings.
-            tokenizer: likewise; None = where the text encoder is.
-            transformer: as `vae`; None = the folder of `size`.
-            scheduler: object; None = PNDM with its defaults.
+            vae: folder with config.json and weights, hub id, or object instead of the one there; None =
+                none, for latents only.
+            text_encoder: likewise, instead of the saved one or `t5.RELEASED`; None = none, for calls with
+                embeddings.
+            tokenizer: likewise; "auto" = the saved one, else where the text encoder is from.
+            transformer: likewise, instead of the saved one or the folder of `size`.
+            scheduler: likewise, instead of the saved one or PNDM with its defaults.
             dtype: of all weights; None = float32.
             torch_dtype: the same by its older name.
-            kwargs: of diffusers' loader, for saved pipelines only.
+            others: refused; there are no further options.
 
         Raises:
             ValueError: an argument that does not exist, a config of another model, or missing, extra or
                 mis-shaped keys; names them.
         """
-        source, dtype = str(pretrained_model_name_or_path), dtype or torch_dtype or torch.float32
-        folder = loading.find_release(source, size or loading.DEFAULT_SIZE)
+        refuse_unknown(OpenSoraPlanPipeline.from_pretrained, others)
         given = {
             "vae": vae,
             "text_encoder": text_encoder,
@@ -138,12 +139,8 @@ class OpenSoraPlanPipeline(DiffusionPipeline):
             "transformer": transformer,
             "scheduler": scheduler,
         }
-        if (folder / loading.INDEX).is_file():
-            require(size is None, "size", size, "None for a saved pipeline, which is of one size")
-            parts = loading.replaced_parts(given, dtype)
-            return super().from_pretrained(source, dtype=dtype, **parts, **kwargs)
-        require(not kwargs, "from_pretrained", sorted(kwargs), f"size, dtype, {', '.join(given)}")
-        return cls(**loading.released_parts(folder, size or loading.DEFAULT_SIZE, given, dtype))
+        chosen = choose_dtype(dtype, torch_dtype)
+        return cls(**loading.load_pipeline(pretrained_model_name_or_path, size, given, chosen))
 
     @property
     def guidance_scale(self) -> float:

@@ -14,7 +14,7 @@ from diffusers.models.embeddings import get_1d_sincos_pos_embed_from_grid
 from diffusers.models.modeling_utils import ModelMixin  # noqa: F401  looked up here on loading saved pipelines
 from diffusers.models.transformers.latte_transformer_3d import LatteTransformer3DModel
 
-from keystep.models.opensora_plan.config import arguments_for
+from keystep.models.config import arguments_for
 
 TRAINED_FRAMES = 16  # latent frames of Latte, whose temporal positions longer videos are squeezed into
 # Held by the released weights for training with dropped captions; no forward reads it.

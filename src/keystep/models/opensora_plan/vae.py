@@ -17,8 +17,8 @@ from diffusers.models.modeling_utils import ModelMixin
 from diffusers.utils.accelerate_utils import apply_forward_hook
 
 from keystep.errors import require
+from keystep.models.config import arguments_for
 from keystep.models.opensora_plan import vae_stack as stack
-from keystep.models.opensora_plan.config import arguments_for
 from keystep.models.opensora_plan.sizes import check_video
 from keystep.models.opensora_plan.tiling import Tiling
 from keystep.models.opensora_plan.vae_layers import CausalConv3d

@@ -3,79 +3,76 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchEulerDiscreteScheduler
-from transformers import AutoTokenizer, CLIPTextModelWithProjection, T5EncoderModel
+from transformers import CLIPTextModelWithProjection, T5EncoderModel
 
-from keystep.errors import require, unknown
-from keystep.models.checkpoint import find_folder, load_weights, read_weights
+from keystep.errors import require
+from keystep.models.checkpoint import build, find_folder, read_config, read_weights
+from keystep.models.config import arguments_for
+from keystep.models.parts import (
+    INDEX,
+    Loader,
+    Place,
+    choose,
+    is_auto,
+    is_saved,
+    load_model,
+    load_parts,
+    load_scheduler,
+    load_tokenizer,
+    saved_places,
+)
 from keystep.models.vchitect.transformer import VchitectTransformer3DModel
 
-MODELS: dict[str, Any] = {
-    "vae": AutoencoderKL,
-    "text_encoder": CLIPTextModelWithProjection,
-    "text_encoder_2": CLIPTextModelWithProjection,
-    "text_encoder_3": T5EncoderModel,
-}
 TOKENIZERS = ("tokenizer", "tokenizer_2", "tokenizer_3")
-PARTS = ("transformer", "scheduler", *MODELS, *TOKENIZERS)
+ENCODERS = ("text_encoder", "text_encoder_2", "text_encoder_3")
+OPTIONAL = ("vae", *TOKENIZERS, *ENCODERS)
 
 
-def load_parts(source: str | Path, dtype: torch.dtype, given: Mapping[str, Any]) -> dict[str, Any]:
-    """All parts of the pipeline, each from the subfolder of its name with the config there.
+def load_pipeline(source: Place, given: Mapping[str, Any], dtype: torch.dtype) -> dict[str, Any]:
+    """All parts of the pipeline, each from the subfolder of its name with the config there; T5 last.
 
     Args:
         source: a folder, or a hub id such as `Vchitect/Vchitect-2.0-2B`.
-        dtype: of all weights.
-        given: parts that are there already, by name; they are not loaded.
+        given: parts by name: objects, places to load them from, or `AUTO`.
+        dtype: of all weights that are loaded.
 
     Raises:
-        ValueError: a part's name is unknown, a subfolder is missing, or weights do not fit.
+        ValueError: a subfolder is missing, or weights do not fit.
     """
-    for name in given:
-        if name not in PARTS:
-            raise unknown("part of VchitectPipeline", name, PARTS)
-    wanted = [name for name in PARTS if name not in given]
-    folder = find_folder(source, [f"{name}/*" for name in wanted])
-    missing = [name for name in wanted if not (folder / name).is_dir()]
+    wanted = [name for name, part in given.items() if is_auto(part)]
+    folder = find_folder(source, [INDEX, *(f"{name}/*" for name in wanted)])
+    own: dict[str, Path | None] = {name: folder / name for name in given}
+    if is_saved(folder):
+        own |= saved_places(folder, given)
+    missing = [name for name in wanted if (place := own[name]) is not None and not place.is_dir()]
     require(not missing, "checkpoint", str(source), f"a folder with the subfolders {', '.join(missing)} too")
-    return {**given, **{name: load_part(name, folder / name, dtype) for name in wanted}}
+    return load_parts(choose(given, own), LOADERS, OPTIONAL, dtype)
 
 
-def load_part(name: str, folder: Path, dtype: torch.dtype) -> Any:
-    """One part by its name in the pipeline."""
-    if name == "transformer":
-        return load_transformer(folder, dtype)
-    if name == "scheduler":
-        return FlowMatchEulerDiscreteScheduler.from_pretrained(folder)
-    if name in TOKENIZERS:
-        return AutoTokenizer.from_pretrained(folder)
-    return load_model(MODELS[name], folder, dtype)
-
-
-def load_transformer(folder: Path, dtype: torch.dtype) -> VchitectTransformer3DModel:
-    """The transformer of a folder with `config.json` and weights; every key must fit.
+def load_transformer(place: Place, dtype: torch.dtype) -> VchitectTransformer3DModel:
+    """The transformer of a folder or hub id with `config.json` and weights; every key must fit.
 
     Raises:
-        ValueError: lists missing, extra and mis-shaped keys.
+        ValueError: an unknown field of the config, or missing, extra or mis-shaped keys; lists them.
     """
-    config: Any = VchitectTransformer3DModel.load_config(folder)
-    with torch.device("meta"):
-        model: Any = VchitectTransformer3DModel.from_config(config)
-    return load_weights(model, read_weights(folder), folder, dtype=dtype).eval()
+    folder = find_folder(place, ["*"])
+    arguments = arguments_for(VchitectTransformer3DModel.__init__, read_config(folder), {}, ())
+    return build(VchitectTransformer3DModel, arguments, read_weights(folder), folder, dtype)
 
 
-def load_model(cls: Any, folder: Path, dtype: torch.dtype) -> Any:
-    """A model of diffusers or transformers; both would fill in random weights where a file has none.
-
-    Raises:
-        ValueError: lists the missing keys.
-    """
-    model, info = cls.from_pretrained(folder, dtype=dtype, output_loading_info=True)
-    missing = sorted(info["missing_keys"])
-    require(not missing, f"checkpoint {folder}, missing keys", missing, f"all keys of {cls.__name__}")
-    return model.eval()
+LOADERS: dict[str, Loader] = {
+    "transformer": load_transformer,
+    "scheduler": partial(load_scheduler, FlowMatchEulerDiscreteScheduler),
+    "vae": partial(load_model, AutoencoderKL),
+    **dict.fromkeys(TOKENIZERS, load_tokenizer),
+    "text_encoder": partial(load_model, CLIPTextModelWithProjection),
+    "text_encoder_2": partial(load_model, CLIPTextModelWithProjection),
+    "text_encoder_3": partial(load_model, T5EncoderModel),
+}

@@ -6,7 +6,6 @@ Shape suffixes: B videos, F frames, C latent channels, Y/X latent grid.
 from __future__ import annotations
 
 from collections.abc import Callable
-from os import PathLike
 from typing import Any
 
 import torch
@@ -19,9 +18,9 @@ from transformers import CLIPTextModelWithProjection, PreTrainedTokenizerBase, T
 
 from keystep.errors import require
 from keystep.models import inputs
-from keystep.models.vchitect import sizes
+from keystep.models.parts import AUTO, Place, choose_dtype, refuse_unknown
+from keystep.models.vchitect import loading, sizes
 from keystep.models.vchitect.guidance import guidance_weight
-from keystep.models.vchitect.loading import load_parts
 from keystep.models.vchitect.output import Frames, VchitectPipelineOutput, decode
 from keystep.models.vchitect.text import (
     CLIP_TOKENS,
@@ -58,6 +57,7 @@ class VchitectPipeline(DiffusionPipeline):
     """
 
     model_cpu_offload_seq = "text_encoder->text_encoder_2->text_encoder_3->transformer->vae"
+    _optional_components = list(loading.OPTIONAL)
     _callback_tensor_inputs = ["latents"]
 
     transformer: VchitectTransformer3DModel
@@ -94,20 +94,52 @@ class VchitectPipeline(DiffusionPipeline):
         self._interrupt = False
 
     @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path: str | PathLike[str], **kwargs: Any) -> Any:
+    def from_pretrained(
+        cls,
+        pretrained_model_name_or_path: Place,
+        *,
+        transformer: Any = AUTO,
+        scheduler: Any = AUTO,
+        vae: Any = AUTO,
+        text_encoder: Any = AUTO,
+        text_encoder_2: Any = AUTO,
+        text_encoder_3: Any = AUTO,
+        tokenizer: Any = AUTO,
+        tokenizer_2: Any = AUTO,
+        tokenizer_3: Any = AUTO,
+        dtype: torch.dtype | None = None,
+        torch_dtype: torch.dtype | None = None,
+        **others: Any,
+    ) -> VchitectPipeline:
         """Load the released layout (a subfolder for each part), or what `save_pretrained` wrote.
 
         Args:
             pretrained_model_name_or_path: folder, or hub id such as `Vchitect/Vchitect-2.0-2B`.
-            kwargs: `dtype` (or `torch_dtype`) of all weights, float32 without; and parts by name
-                (`vae=...`, `text_encoder_3=...`) that are taken as they are.
+            transformer, scheduler: folder, hub id or object instead of the one there.
+            vae: likewise; None = none, for latents only.
+            text_encoder, text_encoder_2, text_encoder_3: likewise; None = none, for calls with embeddings.
+            tokenizer, tokenizer_2, tokenizer_3: likewise.
+            dtype: of all weights; None = float32.
+            torch_dtype: the same by its older name.
+            others: refused; there are no further options.
 
         Raises:
             ValueError: something is missing, unknown, or does not fit; lists what.
         """
-        given = {name: value for name, value in kwargs.items() if name not in ("dtype", "torch_dtype")}
-        dtype = kwargs.get("dtype") or kwargs.get("torch_dtype") or torch.float32
-        return cls(**load_parts(str(pretrained_model_name_or_path), dtype, given))
+        refuse_unknown(VchitectPipeline.from_pretrained, others)
+        given = {
+            "transformer": transformer,
+            "scheduler": scheduler,
+            "vae": vae,
+            "text_encoder": text_encoder,
+            "text_encoder_2": text_encoder_2,
+            "text_encoder_3": text_encoder_3,
+            "tokenizer": tokenizer,
+            "tokenizer_2": tokenizer_2,
+            "tokenizer_3": tokenizer_3,
+        }
+        chosen = choose_dtype(dtype, torch_dtype)
+        return cls(**loading.load_pipeline(pretrained_model_name_or_path, given, chosen))
 
     size_arguments = staticmethod(sizes.size_arguments)
 
@@ -237,10 +269,10 @@ class VchitectPipeline(DiffusionPipeline):
         if isinstance(text, Embedding):
             return text.to(device, dtype)
         parts: Any = self.components
-        names = ("text_encoder", "text_encoder_2", "text_encoder_3")
-        missing = [name for name in names if parts[name] is None]
+        names = loading.ENCODERS
+        missing = [name for name in (*names, *loading.TOKENIZERS) if parts[name] is None]
         require(not missing, "prompt", text, f"only prompt_embeds: the pipeline has no {', '.join(missing)}")
-        limits = (("tokenizer", CLIP_TOKENS), ("tokenizer_2", CLIP_TOKENS), ("tokenizer_3", T5_TOKENS))
+        limits = zip(loading.TOKENIZERS, (CLIP_TOKENS, CLIP_TOKENS, T5_TOKENS), strict=True)
         ids = [
             tokenize(name, parts[tokenizer], text, limit).to(device)
             for name, (tokenizer, limit) in zip(names, limits, strict=True)

@@ -14,6 +14,7 @@ from __future__ import annotations
 import torch
 from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.models.attention import FeedForward
+from diffusers.models.cache_utils import CacheMixin
 from diffusers.models.embeddings import CombinedTimestepTextProjEmbeddings, PatchEmbed
 from diffusers.models.modeling_outputs import Transformer2DModelOutput
 from diffusers.models.modeling_utils import ModelMixin
@@ -99,7 +100,7 @@ def add_residuals(
     return stream + mlp_gate * mlp(norm(stream) * (1 + scale) + shift)
 
 
-class VchitectTransformer3DModel(ModelMixin, ConfigMixin):
+class VchitectTransformer3DModel(ModelMixin, ConfigMixin, CacheMixin):
     """Predicts the flow-matching velocity of a video's latents from a prompt.
 
     The defaults are SD3-medium's sizes with 2.4 B parameters; a checkpoint brings its own in `config.json`.
