@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from keystep.api import accelerate, disable, enable, load
+    from keystep.cache_config import CacheConfig
     from keystep.engine.session import KeystepWarning, Session
     from keystep.engine.storage import Storage
     from keystep.engine.trace import Trace
@@ -26,6 +27,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "AdaCache",
+    "CacheConfig",
     "FasterCache",
     "KeystepWarning",
     "MoReg",
@@ -43,6 +45,7 @@ __all__ = [
 
 _HOMES = {
     "keystep.api": ("accelerate", "disable", "enable", "load"),
+    "keystep.cache_config": ("CacheConfig",),
     "keystep.engine.session": ("KeystepWarning", "Session"),
     "keystep.engine.storage": ("Storage",),
     "keystep.engine.trace": ("Trace",),

@@ -47,7 +47,7 @@ def accelerate(
         ValueError: unknown method, option or model, a policy that matches nothing in the model, a scheduler
             that cannot be followed, a transformer that is accelerated already.
     """
-    return attached(_session(target, method, options, spec, guidance, storage))
+    return attached(session_for(target, method, options, spec, guidance, storage))
 
 
 def enable(
@@ -64,7 +64,7 @@ def enable(
 
     Arguments, result and errors as `accelerate`; a call that fails leaves the old settings in force.
     """
-    session = _session(target, method, options, spec, guidance, storage)
+    session = session_for(target, method, options, spec, guidance, storage)
     before = session_of(target)
     if before is not None and before.target is not target:
         raise ValueError(
@@ -144,7 +144,7 @@ def _place(model: str, source: str | None) -> str | None:
     return model
 
 
-def _session(
+def session_for(
     target: Any,
     method: str | Method,
     options: dict[str, Any],
@@ -152,6 +152,7 @@ def _session(
     guidance: str | Guidance | None,
     storage: Storage | None,
 ) -> Session:
+    """A session, not attached yet; arguments and errors as `accelerate`."""
     made = _method(method, options)
     models = find_transformers(target)
     return Session(target, made, spec or find_spec(next(iter(models.values())), target), guidance, storage)

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from keystep.models.spec import ModelSpec
 
 
-def check_free(name: str, module: nn.Module) -> None:
-    """Raise if something else has already taken this transformer over."""
+def check_free(name: str, module: nn.Module, entry: object = None) -> None:
+    """Raise if something else has taken this transformer over; `entry` as in `check_no_other_cache`."""
     occupant = vars(module).get(CALL)
     if isinstance(occupant, ModelSeat):
         raise ValueError(
@@ -26,7 +26,7 @@ def check_free(name: str, module: nn.Module) -> None:
             "keystep.disable(pipe)"
         )
     check_not_compiled(name, module)
-    check_no_other_cache(name, module)
+    check_no_other_cache(name, module, entry)
 
 
 def check_not_compiled(name: str, module: nn.Module) -> None:
@@ -38,16 +38,27 @@ def check_not_compiled(name: str, module: nn.Module) -> None:
         )
 
 
-def check_no_other_cache(name: str, module: nn.Module) -> None:
-    """Raise if diffusers' own cache is at work in a transformer."""
-    if getattr(module, "is_cache_enabled", False):
+def check_no_other_cache(name: str, module: nn.Module, entry: object = None) -> None:
+    """Raise if diffusers' own cache is at work in a transformer; `entry` is what keystep itself gave it."""
+    if getattr(module, "is_cache_enabled", False) and module._cache_config is not entry:
         raise ValueError(f"{name}: diffusers' own cache is enabled on it; call {name}.disable_cache() first")
 
 
-def check_seats(models: dict[str, nn.Module]) -> None:
+def check_entry(models: dict[str, nn.Module], entry: object) -> None:
+    """Raise if diffusers' `enable_cache` was given keystep's settings for another transformer than theirs."""
+    if entry is None or any(getattr(module, "_cache_config", None) is entry for module in models.values()):
+        return
+    raise RuntimeError(
+        "enable_cache: it was called on another transformer than that of the pipeline in CacheConfig(pipe, "
+        "...); call disable_cache() there, then "
+        "pipe.transformer.enable_cache(keystep.CacheConfig(pipe, ...)) with one and the same pipe"
+    )
+
+
+def check_seats(models: dict[str, nn.Module], entry: object = None) -> None:
     """Raise if something took a seat's place after attaching, for then nothing would be skipped."""
     for name, module in models.items():
-        check_no_other_cache(name, module)
+        check_no_other_cache(name, module, entry)
         for path, part in module.named_modules():
             seat_there = getattr(part, SEAT, None)
             if seat_there is not None and vars(part).get(CALL) is not seat_there:

@@ -16,6 +16,7 @@ from torch import nn
 from keystep.engine.attach import CALL, attach_model
 from keystep.engine.call import Call
 from keystep.engine.checks import (
+    check_entry,
     check_free,
     check_not_compiled,
     check_seats,
@@ -56,6 +57,7 @@ class Session:
 
     Attributes:
         traces: what the last generations did, oldest first.
+        entry: the settings with which diffusers' `enable_cache` let it in; None = it came by itself.
     """
 
     def __init__(
@@ -80,6 +82,7 @@ class Session:
         self.run: Run | None = None
         self.call: Call | None = None
         self.target = target
+        self.entry: object = None
         self._scheduler = None if isinstance(target, nn.Module) else getattr(target, "scheduler", None)
         self._is_due = False  # set_timesteps was seen, the first evaluation not yet
         self._has_warned_beyond = False
@@ -97,7 +100,7 @@ class Session:
             for block in module.get_submodule(name).children()
         )
         for name, module in self.models.items():
-            check_free(name, module)
+            check_free(name, module, self.entry)
             check_sites(self.outline, self.spec, module, self.guidance)
         with ExitStack() as stack:
             if self._scheduler is not None:
@@ -128,7 +131,8 @@ class Session:
 
     def _begin(self, num_evaluations: int, guided: bool | None, times: Sequence[float]) -> None:
         self.abort()
-        check_seats(self.models)
+        check_entry(self.models, self.entry)
+        check_seats(self.models, self.entry)
         policy = self._policy_for(num_evaluations)
         self._check_outline(policy)
         trace = Trace(policy.name, self.spec.name, num_evaluations, guided is not False)
