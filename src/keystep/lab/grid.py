@@ -59,6 +59,9 @@ SWEEPS: dict[str, Sweep] = {
     "easycache": Sweep("easycache", over("threshold", 0.02, 0.1, 0.2, 0.4)),
 }
 
+# Combinations of two methods: of interest beside their parts' curves, hardly for their own robustness.
+COMBINED = "+cfg"
+
 # Policies that measure or stand ready but never skip: what they cost is overhead.
 NEVER_SKIPPING: dict[str, Policy] = {
     name: Policy(rules, name)
@@ -74,14 +77,16 @@ MEASURING = "never: adacache, measuring"
 
 
 def own_methods() -> list[Contestant]:
-    """Every method of the registry with each of its settings; the first setting is the default."""
+    """Every method of the registry with each of its settings; the first setting is the default of
+    all that are no combination.
+    """
     swept = {sweep.method for sweep in SWEEPS.values()}
     single = {name: Sweep(name, ({},)) for name in METHODS if name not in swept}
     return [
         Contestant(
             Name(OURS, name, describe(options)),
             ours(sweep.method, {**sweep.fixed, **options}),
-            is_default=index == 0,
+            is_default=index == 0 and not name.endswith(COMBINED),
         )
         for name, sweep in (SWEEPS | single).items()
         if sweep.method in METHODS

@@ -39,7 +39,7 @@ def _rank(deltas: Sequence[Delta | None]) -> float:
 
 def _format_reach(curve: Curve) -> str:
     compute = curve.compute.mean(axis=1)
-    return f"{compute.min():.2f} to {compute.max():.2f}, {len(compute)} settings"
+    return f"{compute.min():.2f} to {compute.max():.2f}, {len(compute)} setting{'s' * (len(compute) > 1)}"
 
 
 def _format(delta: Delta | None) -> str:
