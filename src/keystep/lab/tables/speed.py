@@ -46,7 +46,8 @@ def _summarise(row: SpeedRow) -> tuple[str, ...]:
 
 
 def _format_speedup(row: SpeedRow) -> str:
-    spread = f"{min(row.speedups):.2f} to {max(row.speedups):.2f}, {len(row.pairs)} pair{'s' * (len(row.pairs) > 1)}"
+    pairs = "1 pair" if len(row.pairs) == 1 else f"{len(row.pairs)} pairs"
+    spread = f"{min(row.speedups):.2f} to {max(row.speedups):.2f}, {pairs}"
     return f"{row.speedup:.2f}x ({spread})"
 
 
