@@ -324,6 +324,10 @@ def test_the_learned_text_is_found_where_the_transformer_is_offloaded(pipe):
 def test_all_parts_take_part_in_offloading(pipe):
     modules = {name for name, part in pipe.components.items() if isinstance(part, torch.nn.Module)}
     assert set(pipe.model_cpu_offload_seq.split("->")) == modules
+    offloaded = tiny_pipeline()
+    offloaded.enable_model_cpu_offload(device="cpu")
+    arguments = {"image": IMAGE, "output_type": "pt"}
+    assert torch.equal(sample(offloaded, **arguments), sample(pipe, **arguments))
 
 
 def test_caching_attaches_and_leaves_no_trace(pipe, calls):
@@ -347,6 +351,17 @@ def test_caching_attaches_and_leaves_no_trace(pipe, calls):
         ({"num_inference_steps": 0}, "num_inference_steps is 0"),
         ({"guidance_scale": -1}, "guidance_scale is -1"),
         ({"fps": 0}, "fps: given 0"),
+        ({"fps": "24"}, "fps: given '24'"),
+        ({"num_frames": 17.5}, "num_frames: given 17.5, allowed: a whole number"),
+        ({"num_frames": True}, "num_frames: given True"),
+        ({"clip_index": 1.5}, "clip_index: given 1.5"),
+        ({"resolution": 480, "height": None, "width": None}, "resolution: given 480, allowed: a text"),
+        ({"aspect": 0.56, "height": None, "width": None}, "aspect: given 0.56, allowed: a text"),
+        ({"aesthetic_score": "high"}, "aesthetic_score: given 'high', allowed: a number"),
+        ({"motion_score": True}, "motion_score: given True"),
+        ({"camera_motion": 3}, "camera_motion: given 3"),
+        ({"image": IMAGE, "mask_strategy": [None]}, r"mask_strategy: given \[None\], allowed: a text"),
+        ({"prompt": None, "prompt_embeds": [1.0]}, "prompt_embeds: given 'list', allowed: a tensor"),
         ({"clip_index": -1}, "clip_index: given -1"),
         ({"prompt": "|0| a |x| b"}, "prompt: given"),
         ({"output_type": "gif"}, "output_type is 'gif'"),
@@ -368,7 +383,7 @@ def test_caching_attaches_and_leaves_no_trace(pipe, calls):
         ({"image": IMAGE, "mask_strategy": "0", "edit_ratio": 0.1}, "edit_ratio: given 0.1, allowed: as the"),
         ({"image": IMAGE, "mask_strategy": "0,3"}, "reference: given 3"),
         ({"image": IMAGE, "mask_strategy": ["0"] * 3}, "mask_strategy: given '3 of them'"),
-        ({"num_frames": 17, "video": VIDEO}, "all 5 latent frames kept"),
+        ({"num_frames": 17, "video": VIDEO}, "video: given 'all 5 latent frames kept'"),
     ],
     ids=lambda value: ",".join(value) if isinstance(value, dict) else "",
 )

@@ -17,6 +17,7 @@ from keystep.models.vchitect.guidance import guidance_weight
 from keystep.models.vchitect.loading import LOADERS
 from keystep.models.vchitect.output import decode
 from tests.parity.vchitect_trajectory import different_decisions
+from tests.vchitect.conftest import make_pipeline
 
 LOG = Path(__file__).parents[1] / "data" / "vchitect2" / "decision_log.json"
 
@@ -172,7 +173,16 @@ def test_offload_knows_every_model(pipe) -> None:
     assert set(pipe.components) == set(LOADERS)
 
 
-EMBEDS = torch.zeros(1, 5, 24)
+def test_offload_changes_nothing(small) -> None:
+    pipe = make_pipeline()
+    small["output_type"] = "pt"
+    expected = pipe("a dog", generator=generator(), **small).frames
+    pipe.enable_model_cpu_offload(device="cpu")
+    assert all(hasattr(pipe.components[name], "_hf_hook") for name in pipe.model_cpu_offload_seq.split("->"))
+    torch.testing.assert_close(pipe("a dog", generator=generator(), **small).frames, expected)
+
+
+EMBEDS, POOLED = torch.zeros(1, 5, 24), torch.zeros(1, 10)
 
 
 @pytest.mark.parametrize(
@@ -185,7 +195,19 @@ EMBEDS = torch.zeros(1, 5, 24)
         ({"prompt": None, "pooled_prompt_embeds": torch.zeros(1, 10)}, "prompt_embeds: given None"),
         (
             {"negative_prompt_embeds": torch.zeros(2, 5, 24), "negative_pooled_prompt_embeds": EMBEDS},
-            r"negative_prompt_embeds: given \(2, 5, 24\), allowed: 1 rows",
+            r"negative_prompt_embeds: given \(2, 5, 24\), allowed: a tensor \(1, tokens, 24\)",
+        ),
+        (
+            {"prompt": None, "prompt_embeds": torch.zeros(1, 5, 7), "pooled_prompt_embeds": POOLED},
+            r"prompt_embeds: given \(1, 5, 7\), allowed: a tensor \(prompts, tokens, 24\)",
+        ),
+        (
+            {"prompt": None, "prompt_embeds": EMBEDS, "pooled_prompt_embeds": POOLED[:, :9]},
+            r"pooled_prompt_embeds: given \(1, 9\), allowed: a tensor \(1, 10\)",
+        ),
+        (
+            {"prompt": None, "prompt_embeds": "a dog", "pooled_prompt_embeds": POOLED},
+            "prompt_embeds: given 'str', allowed: a tensor",
         ),
         ({"negative_prompt": ["a", "b"]}, "negative_prompt has 2 entries"),
         ({"height": 40}, "height: given 40, allowed: a multiple of 16, such as 32"),

@@ -4,6 +4,8 @@ from collections.abc import Sequence
 
 import torch
 
+from keystep.errors import require
+
 OUTPUT_TYPES = ("np", "pt", "pil", "latent")
 
 
@@ -29,6 +31,18 @@ def checked_prompts(name: str, value: object, num_prompts: int | None = None) ->
             f"{name} has {len(value)} entries; allowed: one str, or a list of {num_prompts}, one a prompt"
         )
     return list(value)
+
+
+def check_embeds(name: str, value: object, axes: Sequence[str | int]) -> None:
+    """Raise ValueError unless `value` is a tensor with these axes; a word stands for any size from 1."""
+    allowed = f"a tensor ({', '.join(map(str, axes))})"
+    if not isinstance(value, torch.Tensor):
+        raise ValueError(f"{name}: given {type(value).__name__!r}, allowed: {allowed}")
+    sizes = tuple(value.shape)
+    fits = len(sizes) == len(axes) and all(
+        size > 0 and axis in (size, str(axis)) for size, axis in zip(sizes, axes, strict=True)
+    )
+    require(fits, name, sizes, allowed)
 
 
 def check_count(name: str, value: object) -> None:

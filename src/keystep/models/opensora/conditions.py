@@ -94,6 +94,7 @@ def place(
     *,
     clip: int = 0,
     chunk: int | None = CHUNK,
+    field: str = "mask_strategy",
 ) -> list[Condition]:
     """The conditions of a strategy that hold for a clip, with the frames they really take.
 
@@ -103,6 +104,7 @@ def place(
         num_frames: latent frames of the video.
         clip: which clip of a long video this is; conditions of others are left out.
         chunk: starts are moved to multiples of this many latent frames; None = taken as they are.
+        field: the argument that the strategy is from, for messages.
 
     Returns:
         Conditions with starts from 0 and lengths that fit.
@@ -111,7 +113,7 @@ def place(
         ValueError: a condition names a reference or frames that are not there (says which are), or no frame
             is left to sample.
     """
-    field, placed = f"mask_strategy {strategy!r}", []
+    field, placed = f"{field} {strategy!r}" if field == "mask_strategy" else field, []
     for condition in parse(strategy):
         if condition.clip != clip:
             continue

@@ -239,8 +239,11 @@ class OpenSoraPipeline(DiffusionPipeline):
         inputs.check_guidance(guidance_scale)
         inputs.check_output_type(output_type)
         inputs.check_callback_inputs(callback_on_step_end_tensor_inputs, self._callback_tensor_inputs)
-        require(fps > 0, "fps", fps, "a number above 0")
-        require(clip_index >= 0, "clip_index", clip_index, "0, 1, ...")
+        is_rate = isinstance(fps, int | float) and not isinstance(fps, bool) and fps > 0
+        require(is_rate, "fps", fps, "a number above 0")
+        is_index = isinstance(clip_index, int) and not isinstance(clip_index, bool) and clip_index >= 0
+        require(is_index, "clip_index", clip_index, "0, 1, ...")
+        scores = text.Scores(aesthetic_score, motion_score, camera_motion)
         widths = self.transformer.config["model_max_length"], self.transformer.config["caption_channels"]
         num_prompts = text.count_prompts(prompt, prompt_embeds, prompt_attention_mask, widths)
         shape = self._latent_shape(num_prompts * num_videos_per_prompt, size)
@@ -252,8 +255,9 @@ class OpenSoraPipeline(DiffusionPipeline):
         self._guidance_scale = guidance_scale
         self._interrupt = False
         if prompt_embeds is None:
-            scores = aesthetic_score, motion_score, camera_motion
-            prompt_embeds, prompt_attention_mask = self.encode_prompt(prompt or "", *scores, clip_index)
+            prompt_embeds, prompt_attention_mask = self.encode_prompt(
+                prompt or "", scores.aesthetic, scores.motion, scores.camera, clip_index
+            )
         embeds, mask = self._guide(prompt_embeds, prompt_attention_mask, num_videos_per_prompt)
         arguments = self._arguments(embeds, mask, fps, size)
         noise = (

@@ -24,10 +24,12 @@ class References:
     Attributes:
         videos: (T, 3, H, W) in [0, 1] each, an image has T = 1. Prompts that share one share the tensor.
         strategy: where their frames go, see `conditions`.
+        field: the argument that said so, for messages.
     """
 
     videos: list[torch.Tensor]
     strategy: str
+    field: str
 
 
 def read(
@@ -54,7 +56,9 @@ def read(
     kinds = [] if images is None else [read_images(images, num_prompts)]
     if videos is not None:
         kinds.append(read_videos(videos, num_prompts))
+    field = "mask_strategy"
     if strategies is None:
+        field = "image" if videos is None else "video"
         both = "a mask_strategy that says where each goes, e.g. '0;0,1,0,5,5'"
         require(len(kinds) < 2, "image, video", "both", both)
         require(bool(kinds) or edit_ratio is None, "edit_ratio", edit_ratio, "with an image or a video only")
@@ -67,12 +71,14 @@ def read(
         require(bool(kinds), "mask_strategy", strategies, "with an image or a video only")
         require(edit_ratio is None, "edit_ratio", edit_ratio, "as the sixth number of the mask_strategy")
     texts = [strategies] if isinstance(strategies, str) else list(strategies)
+    is_text = all(isinstance(text, str) for text in texts)
+    require(is_text, "mask_strategy", strategies, "a text, or a list of them, one a prompt")
     check_number("mask_strategy", texts, num_prompts)
     videos_of = (
         list(zip(*(_for_each(given, num_prompts) for given in kinds), strict=True)) or [()] * num_prompts
     )
     pairs = zip(videos_of, _for_each(texts, num_prompts), strict=True)
-    return [References(list(given), strategy) for given, strategy in pairs]
+    return [References(list(given), strategy, field) for given, strategy in pairs]
 
 
 def _usual_strategy(clip: int, length: int, edit_ratio: float | None) -> str:
@@ -111,7 +117,9 @@ def place(
 
     num_frames = count(size["num_frames"])
     return [
-        conditions.place(entry.strategy, [count(len(v)) for v in entry.videos], num_frames, clip=clip)
+        conditions.place(
+            entry.strategy, [count(len(v)) for v in entry.videos], num_frames, clip=clip, field=entry.field
+        )
         for entry in given
     ]
 

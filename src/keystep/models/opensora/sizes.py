@@ -82,6 +82,8 @@ def size_of(resolution: str, aspect: str) -> Size:
     Raises:
         ValueError: not in the tables; names the nearest entry.
     """
+    for field, word in (("resolution", resolution), ("aspect", aspect)):
+        require(isinstance(word, str), field, word, "a text, such as '480p' or '9:16'")
     if resolution not in SIZES:
         near = _nearest(resolution, SIZES)
         raise ValueError(
@@ -115,6 +117,8 @@ def frames_of(duration: str | int) -> int:
                 f"frames{_hint(_nearest(duration, FRAMES_OF_DURATION))}"
             )
         return FRAMES_OF_DURATION[duration]
+    is_whole = isinstance(duration, int | str) and not isinstance(duration, bool)
+    require(is_whole, "num_frames", duration, "a whole number, or a trained duration such as '2s'")
     num_frames = int(duration)
     check_frames(num_frames)
     return num_frames

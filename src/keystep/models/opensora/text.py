@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 
 from keystep.errors import require
-from keystep.models.inputs import checked_prompts
+from keystep.models.inputs import check_embeds, checked_prompts
 from keystep.models.t5 import clean
 
 MAX_TOKENS = 300  # T5 tokens the transformer was trained with
@@ -36,11 +36,21 @@ class Scores:
         aesthetic: 1 to 10, higher = prettier; None = not said.
         motion: higher = more motion; None = not said.
         camera: e.g. "pan right"; None = not said.
+
+    Raises:
+        ValueError: a score is no number, or the camera's motion no text.
     """
 
     aesthetic: float | None = None
     motion: float | None = None
     camera: str | None = None
+
+    def __post_init__(self) -> None:
+        for field, value in (("aesthetic_score", self.aesthetic), ("motion_score", self.motion)):
+            is_number = isinstance(value, int | float) and not isinstance(value, bool)
+            require(value is None or is_number, field, value, "a number, or None = not said")
+        is_text = self.camera is None or isinstance(self.camera, str)
+        require(is_text, "camera_motion", self.camera, "a text such as 'pan right', or None = not said")
 
     def append_to(self, text: str) -> str:
         """The text with every score it does not have yet."""
@@ -110,9 +120,10 @@ def count_prompts(
         require(mask_BL is None, "prompt_attention_mask", "without prompt_embeds", "both or none")
         return len(checked_prompts("prompt", prompt))
     require(prompt is None, "prompt", prompt, "None with prompt_embeds")
-    shape, (length, width) = tuple(embeds_BLC.shape), widths
-    fits = len(shape) == 3 and shape[0] > 0 and 0 < shape[1] <= length and shape[2] == width
-    require(fits, "prompt_embeds", shape, f"(prompts, up to {length}, {width})")
+    length, width = widths
+    check_embeds("prompt_embeds", embeds_BLC, ("prompts", f"up to {length}", width))
+    num_prompts, num_tokens, _ = shape = embeds_BLC.shape
+    require(num_tokens <= length, "prompt_embeds", tuple(shape), f"(prompts, up to {length}, {width})")
     if mask_BL is not None:
-        require(mask_BL.shape == shape[:2], "prompt_attention_mask", tuple(mask_BL.shape), str(shape[:2]))
-    return shape[0]
+        check_embeds("prompt_attention_mask", mask_BL, (num_prompts, num_tokens))
+    return num_prompts

@@ -47,7 +47,8 @@ def check_text(
     for name, text, embeds in pairs:
         require(text is None or embeds is None, name, text, f"None beside {name}_embeds")
         if embeds is not None:
-            check_embeds(f"{name}_embeds", embeds, pipe.transformer.config["caption_channels"])
+            width = pipe.transformer.config["caption_channels"]
+            inputs.check_embeds(f"{name}_embeds", embeds, ("prompts", "tokens", width))
     require(prompt is not None or prompt_embeds is not None, "prompt", prompt, "text, or prompt_embeds")
     needs_encoder = prompt_embeds is None or (is_guided and negative_prompt_embeds is None)
     has_encoder = pipe.text_encoder is not None and pipe.tokenizer is not None
@@ -62,13 +63,6 @@ def check_text(
     if negative_prompt_embeds is not None:
         check_negative_embeds(negative_prompt_embeds, prompt_embeds)
     return num_prompts
-
-
-def check_embeds(name: str, embeds: object, channels: int) -> None:
-    """ValueError unless it is a tensor (prompts, tokens, channels)."""
-    given = tuple(embeds.shape) if isinstance(embeds, torch.Tensor) else type(embeds).__name__
-    is_valid = isinstance(embeds, torch.Tensor) and embeds.ndim == 3 and embeds.shape[-1] == channels
-    require(is_valid, name, given, f"a tensor (prompts, tokens, {channels})")
 
 
 def check_negative_embeds(negative: torch.Tensor, positive: torch.Tensor | None) -> None:

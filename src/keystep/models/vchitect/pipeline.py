@@ -214,7 +214,9 @@ class VchitectPipeline(DiffusionPipeline):
         Raises:
             ValueError: an argument is out of range; the message names it, its value and what is allowed.
         """
-        text = checked_text("prompt", prompt, prompt_embeds, pooled_prompt_embeds)
+        config = self.transformer.config
+        widths = config["joint_attention_dim"], config["pooled_projection_dim"]
+        text = checked_text("prompt", prompt, prompt_embeds, pooled_prompt_embeds, widths)
         num_prompts = len(text)
         if negative_prompt is None and negative_prompt_embeds is None:
             negative_prompt = ""
@@ -223,6 +225,7 @@ class VchitectPipeline(DiffusionPipeline):
             negative_prompt,
             negative_prompt_embeds,
             negative_pooled_prompt_embeds,
+            widths,
             num_prompts,
         )
         self._check_size(height, width)
@@ -240,8 +243,7 @@ class VchitectPipeline(DiffusionPipeline):
         inputs.check_callback_inputs(callback_on_step_end_tensor_inputs, self._callback_tensor_inputs)
         num_videos = num_prompts * num_videos_per_prompt
         inputs.check_generator(generator, num_videos)
-        channels = self.transformer.config["in_channels"]
-        shape = (num_videos, num_frames, channels, height // VAE_SCALE, width // VAE_SCALE)
+        shape = (num_videos, num_frames, config["in_channels"], height // VAE_SCALE, width // VAE_SCALE)
         inputs.check_latents(latents, shape)
 
         self._guidance_scale = guidance_scale

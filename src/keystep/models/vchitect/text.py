@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from transformers import PreTrainedTokenizerBase
 
 from keystep.errors import require
-from keystep.models.inputs import checked_prompts
+from keystep.models.inputs import check_embeds, checked_prompts
 
 CLIP_TOKENS = 77
 T5_TOKENS = 256
@@ -51,6 +51,7 @@ def checked_text(
     text: object,
     tokens: torch.Tensor | None,
     pooled: torch.Tensor | None,
+    widths: tuple[int, int],
     num_prompts: int | None = None,
 ) -> list[str] | Embedding:
     """What a user passes for one branch of guidance: texts, or both parts of their embedding.
@@ -60,10 +61,11 @@ def checked_text(
         text: one text or several.
         tokens: (B, L, D), instead.
         pooled: (B, width), with `tokens`.
+        widths: D, and that of `pooled`.
         num_prompts: B; one text is repeated. None: any from 1.
 
     Raises:
-        ValueError: neither or both, half an embedding, or another number of prompts.
+        ValueError: neither or both, half an embedding, another width or number of prompts.
     """
     if tokens is None and pooled is None:
         return checked_prompts(name, text, num_prompts)
@@ -72,9 +74,9 @@ def checked_text(
     require(tokens is not None, f"{name}_embeds", tokens, f"a tensor beside {pooled_name}")
     require(pooled is not None, pooled_name, pooled, f"a tensor beside {name}_embeds")
     assert tokens is not None and pooled is not None, "checked"
-    for field, tensor in ((f"{name}_embeds", tokens), (pooled_name, pooled)):
-        wanted = num_prompts or len(tokens)
-        require(len(tensor) == wanted, field, tuple(tensor.shape), f"{wanted} rows, one for each prompt")
+    width, pooled_width = widths
+    check_embeds(f"{name}_embeds", tokens, (num_prompts or "prompts", "tokens", width))
+    check_embeds(pooled_name, pooled, (len(tokens), pooled_width))
     return Embedding(tokens, pooled)
 
 
