@@ -129,6 +129,16 @@ def test_keys_of_a_saved_pipeline_must_fit(original, tmp_path: Path, part: str) 
         OpenSoraPlanPipeline.from_pretrained(tmp_path)
 
 
+def test_wrapped_weights(original, release: Path) -> None:
+    path = release / "vae" / "checkpoint.ckpt"
+    state = torch.load(path, weights_only=True)["state_dict"]
+    wrapped = {f"module.{key}": value for key, value in state.items()}
+    torch.save({"ema_state_dict": {}, "state_dict": wrapped}, path)
+    pipe = OpenSoraPlanPipeline.from_pretrained(release, text_encoder=None)
+    for key, value in pipe.vae.state_dict().items():
+        assert torch.equal(value, state[key]), key
+
+
 def test_t5_must_be_there_whole(release: Path) -> None:
     with pytest.raises(ValueError, match="tokenizer: given '.*nowhere', which cannot be loaded"):
         OpenSoraPlanPipeline.from_pretrained(release, text_encoder=release / "nowhere")

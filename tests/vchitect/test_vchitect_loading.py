@@ -30,7 +30,8 @@ def released(saved, tmp_path) -> Path:
     shutil.copytree(saved, folder)
     (folder / "model_index.json").unlink()
     config = folder / "transformer" / "config.json"
-    content = json.loads(config.read_text()) | {"_class_name": "VchitectXLTransformerModel"}
+    fields = {"_class_name": "VchitectXLTransformerModel", "tp_size": 1, "out_channels": None}
+    content = json.loads(config.read_text()) | fields
     config.write_text(json.dumps(content))
     return folder
 
@@ -114,7 +115,7 @@ def test_parts_may_be_missing_or_come_from_elsewhere(pipe, saved, tmp_path, smal
     whole = VchitectPipeline.from_pretrained(
         tmp_path, vae=str(saved / "vae"), text_encoder_2=saved / "text_encoder_2"
     )
-    torch.testing.assert_close(sample(whole, small), sample(pipe, small), rtol=0, atol=1e-5)
+    torch.testing.assert_close(sample(whole, small), sample(pipe, small), rtol=1e-4, atol=1e-4)
     with pytest.raises(ValueError, match="scheduler: given None, allowed: an object, a folder or a hub id"):
         VchitectPipeline.from_pretrained(tmp_path, scheduler=None)
 

@@ -17,6 +17,7 @@ from keystep.errors import require
 State = Mapping[str, torch.Tensor]
 Module = TypeVar("Module", bound=nn.Module)
 CONFIG = "config.json"
+_WRAPPER = "module."  # before all keys of a model that was trained on several devices
 MAX_LISTED = 20  # names in an error; what follows is counted
 
 
@@ -78,7 +79,7 @@ def read_weights(folder: Path) -> State:
 
 
 def read_file(path: Path) -> State:
-    """The tensors of one file; torch files are read weights-only, and may wrap them in "state_dict".
+    """The tensors of one file; torch files are read weights-only, and may wrap them, and their names.
 
     Raises:
         ValueError: the file holds something other than named tensors.
@@ -89,10 +90,12 @@ def read_file(path: Path) -> State:
         return load_file(path)
     content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     for wrapper in ("ema_state_dict", "state_dict", "model"):
-        if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
+        if isinstance(content, dict) and isinstance(content.get(wrapper), dict) and content[wrapper]:
             content = content[wrapper]
     if not isinstance(content, dict) or not all(isinstance(v, torch.Tensor) for v in content.values()):
         raise ValueError(f"checkpoint: {path} does not hold named tensors")
+    if all(name.startswith(_WRAPPER) for name in content):
+        return {name.removeprefix(_WRAPPER): value for name, value in content.items()}
     return content
 
 

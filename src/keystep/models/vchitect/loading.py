@@ -33,6 +33,7 @@ from keystep.models.vchitect.transformer import VchitectTransformer3DModel
 TOKENIZERS = ("tokenizer", "tokenizer_2", "tokenizer_3")
 ENCODERS = ("text_encoder", "text_encoder_2", "text_encoder_3")
 OPTIONAL = ("vae", *TOKENIZERS, *ENCODERS)
+_IRRELEVANT = ("tp_size",)  # among how many devices training split the heads
 
 
 def load_pipeline(source: Place, given: Mapping[str, Any], dtype: torch.dtype) -> dict[str, Any]:
@@ -63,8 +64,20 @@ def load_transformer(place: Place, dtype: torch.dtype) -> VchitectTransformer3DM
         ValueError: an unknown field of the config, or missing, extra or mis-shaped keys; lists them.
     """
     folder = find_folder(place, ["*"])
-    arguments = arguments_for(VchitectTransformer3DModel.__init__, read_config(folder), {}, ())
+    arguments = transformer_arguments(read_config(folder))
     return build(VchitectTransformer3DModel, arguments, read_weights(folder), folder, dtype)
+
+
+def transformer_arguments(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments of `VchitectTransformer3DModel` from a config, released or saved.
+
+    Raises:
+        ValueError: a field that is not known.
+    """
+    arguments = arguments_for(VchitectTransformer3DModel.__init__, config, {}, _IRRELEVANT)
+    if arguments.get("out_channels", 0) is None:  # as many as go in
+        arguments["out_channels"] = arguments["in_channels"]
+    return arguments
 
 
 LOADERS: dict[str, Loader] = {
