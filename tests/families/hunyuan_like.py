@@ -9,6 +9,8 @@ from diffusers import (
     HunyuanSkyreelsImageToVideoPipeline,
     HunyuanVideo15Pipeline,
     HunyuanVideo15Transformer3DModel,
+    HunyuanVideoFramepackPipeline,
+    HunyuanVideoFramepackTransformer3DModel,
     HunyuanVideoImageToVideoPipeline,
     HunyuanVideoPipeline,
     HunyuanVideoTransformer3DModel,
@@ -17,7 +19,7 @@ from diffusers import (
 )
 from diffusers.guiders import ClassifierFreeGuidance
 
-from tests.families.parts import CHANNELS, SIZE, Family, Vae, embeddings, masks, picture
+from tests.families.parts import CHANNELS, SIZE, Family, Vae, Vision, embeddings, masks, picture
 from tests.zoo import TEXT_WIDTH, quiet, randomize
 
 HEADS = {"num_attention_heads": 2, "attention_head_dim": 12, "rope_axes_dim": (4, 4, 4)}
@@ -73,6 +75,29 @@ def i2v_replace() -> Any:
 def skyreels() -> Any:
     model = transformer(in_channels=2 * CHANNELS, guidance_embeds=True)
     return HunyuanSkyreelsImageToVideoPipeline(None, None, model, Vae(), flow(), None, None)
+
+
+def framepack() -> Any:
+    model = HunyuanVideoFramepackTransformer3DModel(
+        **HEADS,
+        in_channels=CHANNELS,
+        out_channels=CHANNELS,
+        num_layers=2,
+        num_single_layers=2,
+        num_refiner_layers=1,
+        text_embed_dim=TEXT_WIDTH,
+        pooled_projection_dim=TEXT_WIDTH,
+        has_image_proj=True,
+        image_proj_dim=TEXT_WIDTH,
+        has_clean_x_embedder=True,
+    )
+    vision = Vision(TEXT_WIDTH)
+    parts = None, None, randomize(model), Vae(), flow(), None, None, vision, vision
+    return HunyuanVideoFramepackPipeline(*parts)
+
+
+def one_section(batch: int, is_guided: bool) -> dict[str, Any]:
+    return {**text(batch, is_guided), "image": picture(), "latent_window_size": 3}
 
 
 class Guided15(HunyuanVideo15Pipeline):
@@ -145,6 +170,7 @@ FAMILIES = (
     Family("hunyuan-i2v-concat", lambda: quiet(i2v_concat()), with_image),
     Family("hunyuan-i2v-replace", lambda: quiet(i2v_replace()), with_image),
     Family("hunyuan-skyreels", lambda: quiet(skyreels()), with_image),
+    Family("framepack", lambda: quiet(framepack()), one_section, max_batch=1, has_motion=False),
     Family("hunyuan-1.5", lambda: quiet(t2v_15()), text_15, SIZE),
     Family("motif", lambda: quiet(motif()), text_motif),
 )

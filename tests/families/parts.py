@@ -128,7 +128,7 @@ class Family:
         inputs: (batch, is_guided) -> what its call needs besides steps, generator and output type.
         size: arguments for height, width and frames.
         max_batch: as many prompts as the pipeline can take.
-        has_unguided: whether it can run without guidance.
+        has_motion: whether its tokens are those of its frames, so that motion can be measured.
     """
 
     name: str
@@ -136,7 +136,7 @@ class Family:
     inputs: Callable[[int, bool], dict[str, Any]]
     size: dict[str, int] | None = None
     max_batch: int = 2
-    has_unguided: bool = True
+    has_motion: bool = True
 
     def sample(
         self, pipe: Any, batch: int = 1, is_guided: bool = True, steps: int = STEPS, **call: Any

@@ -114,3 +114,9 @@ def test_calls_beyond_guidance_are_skipped_with_the_others() -> None:
 def test_more_calls_than_a_model_may_have_are_an_error() -> None:
     with pytest.raises(RuntimeError, match="called 2 times"):
         run(FAMILIES["ltx-2"], HOLD, spec=replace(LTX2, further_calls=0))
+
+
+def test_motion_is_refused_where_tokens_are_not_those_of_frames() -> None:
+    """FramePack's tokens of earlier sections stand in front of the frames."""
+    with pytest.raises(ValueError, match="tokens at the probe are not those of 3 frames"):
+        run(FAMILIES["framepack"], "adacache+moreg")

@@ -29,8 +29,9 @@ HUNYUAN = ModelSpec(
     guided="calls",
     time="time_text_embed.timestep_embedder",
 )
-# Its sections of a video are generations of their own.
-FRAMEPACK = replace(HUNYUAN, name="framepack", transformer="HunyuanVideoFramepackTransformer3DModel")
+# FramePack (arXiv 2504.12626): its sections of a video are generations of their own; tokens of earlier ones
+# stand in front of the others, and the exit does not see them.
+FRAMEPACK = replace(HUNYUAN, name="framepack", transformer="HunyuanVideoFramepackTransformer3DModel", exit="")
 HUNYUAN15 = replace(
     HUNYUAN,
     name="hunyuanvideo-1.5",

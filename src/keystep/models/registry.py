@@ -22,7 +22,7 @@ from keystep.models.opensora_plan.spec import OPENSORA_PLAN
 from keystep.models.sana_video import SANA_VIDEO
 from keystep.models.spec import ModelSpec
 from keystep.models.vchitect.spec import VCHITECT
-from keystep.models.wan import ANIMATE, CHRONOEDIT, SKYREELS, VACE, WAN
+from keystep.models.wan import CHRONOEDIT, SKYREELS, VACE, WAN
 
 SPECS: dict[str, ModelSpec] = {
     spec.name: spec
@@ -31,7 +31,6 @@ SPECS: dict[str, ModelSpec] = {
         COGVIDEOX,
         WAN,
         VACE,
-        ANIMATE,
         CHRONOEDIT,
         SKYREELS,
         HUNYUAN,

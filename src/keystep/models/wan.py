@@ -1,6 +1,6 @@
 """Wan 2.1 and 2.2 (arXiv 2503.20314): one call per guidance branch; 2.2 has two transformers for high and low
-noise. What was built on it has its blocks, and names of its own: VACE (arXiv 2503.07598), Wan-Animate (arXiv
-2509.14055), ChronoEdit (arXiv 2510.04290), SkyReels-V2 (arXiv 2504.13074).
+noise. What was built on it has its blocks, and names of its own: VACE (arXiv 2503.07598), ChronoEdit (arXiv
+2510.04290), SkyReels-V2 (arXiv 2504.13074).
 """
 
 from dataclasses import replace
@@ -22,6 +22,5 @@ WAN = ModelSpec(
 )
 # Blocks of their own turn the control video into hints before the others; they run in a skipped span too.
 VACE = replace(WAN, name="wan-vace", transformer="WanVACETransformer3DModel")
-ANIMATE = replace(WAN, name="wan-animate", transformer="WanAnimateTransformer3DModel")
 CHRONOEDIT = replace(WAN, name="chronoedit", transformer="ChronoEditTransformer3DModel")
 SKYREELS = replace(WAN, name="skyreels-v2", transformer="SkyReelsV2Transformer3DModel")

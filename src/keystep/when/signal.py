@@ -118,6 +118,11 @@ class MotionRatio:
     def measure(self, value: torch.Tensor, previous: torch.Tensor | None, num_frames: int) -> torch.Tensor:
         """Sums per stride and sample, (strides, 2, B); `value` is (B, frames * tokens, C), frame-major."""
         del previous
+        if value.shape[1] % num_frames:
+            raise ValueError(
+                f"motion: the {value.shape[1]} tokens at the probe are not those of {num_frames} frames (the "
+                "model has others among them), so motion cannot be measured; use a method without it"
+            )
         frames = value.unflatten(1, (num_frames, -1))
         rows = []
         for stride in self.strides:
