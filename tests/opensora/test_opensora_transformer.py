@@ -227,7 +227,7 @@ def test_the_released_config_is_the_default() -> None:
     [
         ({"model_type": "STDiT2"}, "config.model_type: given 'STDiT2', allowed: 'STDiT3'"),
         ({"qk_norm": False}, "config.qk_norm"),
-        ({"num_head": 16}, "unknown field of an STDiT3 config 'num_head'; did you mean num_heads"),
+        ({"num_head": 16}, "unknown config field 'num_head'; did you mean num_heads"),
     ],
 )
 def test_another_config_is_an_error(change: dict[str, Any], message: str) -> None:

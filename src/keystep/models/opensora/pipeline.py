@@ -8,33 +8,28 @@ Shape suffixes: B videos, C latent channels, T latent frames, H/W latent grid, L
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, TypeVar
 
 import torch
-from accelerate.utils import align_module_device
-from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from diffusers.utils.torch_utils import randn_tensor
-from diffusers.video_processor import VideoProcessor
 from transformers import PreTrainedTokenizerBase, T5EncoderModel
 
 from keystep.errors import require
 from keystep.models import inputs, t5
 from keystep.models.opensora import conditions, frames, loading, references, sizes, text
 from keystep.models.opensora.frame_mask import FrameSchedule
-from keystep.models.opensora.output import Frames, OpenSoraPipelineOutput
+from keystep.models.opensora.rows import describe_video, make_rows
 from keystep.models.opensora.scheduler import RectifiedFlowScheduler
 from keystep.models.opensora.transformer import STDiT3
 from keystep.models.opensora.vae import AutoencoderKLOpenSora
 from keystep.models.parts import AUTO, Place, choose_dtype, refuse_unknown
+from keystep.models.video_pipeline import Frames, Generators, StepCallback, VideoPipeline, VideoPipelineOutput
 
-StepCallback = Callable[
-    ["OpenSoraPipeline", int, torch.Tensor, dict[str, torch.Tensor]], dict[str, torch.Tensor]
-]
 Value = TypeVar("Value")
 
 
-class OpenSoraPipeline(DiffusionPipeline):
+class OpenSoraPipeline(VideoPipeline):
     """Open-Sora 1.2 (arXiv 2412.20404).
 
     Args:
@@ -47,7 +42,6 @@ class OpenSoraPipeline(DiffusionPipeline):
 
     model_cpu_offload_seq = "text_encoder->transformer->vae"
     _optional_components = list(loading.OPTIONAL)
-    _callback_tensor_inputs = ["latents"]
 
     tokenizer: PreTrainedTokenizerBase | None
     text_encoder: T5EncoderModel | None
@@ -63,18 +57,13 @@ class OpenSoraPipeline(DiffusionPipeline):
         vae: AutoencoderKLOpenSora,
         scheduler: RectifiedFlowScheduler,
     ) -> None:
-        super().__init__()
-        self.register_modules(
+        super().__init__(
             tokenizer=tokenizer,
             text_encoder=text_encoder,
             transformer=transformer,
             vae=vae,
             scheduler=scheduler,
         )
-        self.video_processor = VideoProcessor(do_resize=False)
-        self._guidance_scale = 1.0
-        self._num_timesteps = 0
-        self._interrupt = False
 
     @classmethod
     def from_pretrained(
@@ -122,26 +111,6 @@ class OpenSoraPipeline(DiffusionPipeline):
 
     size_arguments = staticmethod(sizes.size_arguments)
 
-    @property
-    def guidance_scale(self) -> float:
-        """Weight of the prompt against the learned empty text in the current call."""
-        return self._guidance_scale
-
-    @property
-    def do_classifier_free_guidance(self) -> bool:
-        """Whether each transformer call holds an unconditional half."""
-        return self._guidance_scale > 1
-
-    @property
-    def num_timesteps(self) -> int:
-        """Transformer calls in the current generation."""
-        return self._num_timesteps
-
-    @property
-    def interrupt(self) -> bool:
-        """A callback sets ``pipe._interrupt = True`` to skip the remaining steps."""
-        return self._interrupt
-
     @torch.no_grad()
     def encode_prompt(
         self,
@@ -183,7 +152,7 @@ class OpenSoraPipeline(DiffusionPipeline):
         num_inference_steps: int = 30,
         guidance_scale: float = 7.0,
         num_videos_per_prompt: int = 1,
-        generator: torch.Generator | list[torch.Generator] | None = None,
+        generator: Generators = None,
         latents: torch.Tensor | None = None,
         prompt_embeds: torch.Tensor | None = None,
         prompt_attention_mask: torch.Tensor | None = None,
@@ -191,7 +160,7 @@ class OpenSoraPipeline(DiffusionPipeline):
         return_dict: bool = True,
         callback_on_step_end: StepCallback | None = None,
         callback_on_step_end_tensor_inputs: Sequence[str] = ("latents",),
-    ) -> OpenSoraPipelineOutput | tuple[Frames]:
+    ) -> VideoPipelineOutput | tuple[Frames]:
         """Generate videos.
 
         Args:
@@ -219,7 +188,7 @@ class OpenSoraPipeline(DiffusionPipeline):
             latents: the starting noise itself, (B, C, T, H, W).
             prompt_embeds: instead of prompt, (prompts, L, D).
             prompt_attention_mask: nonzero where `prompt_embeds` counts, (prompts, L); None = everywhere.
-            output_type: ``pil``, ``np``, ``pt`` or ``latent``; see `OpenSoraPipelineOutput`.
+            output_type: ``pil``, ``np``, ``pt`` or ``latent``; see `VideoPipelineOutput`.
             return_dict: False gives a plain tuple.
             callback_on_step_end: called as ``callback(pipe, step, timestep, tensors)`` after every step;
                 ``latents`` in the dictionary it returns replace those of the pipeline.
@@ -258,8 +227,15 @@ class OpenSoraPipeline(DiffusionPipeline):
             prompt_embeds, prompt_attention_mask = self.encode_prompt(
                 prompt or "", scores.aesthetic, scores.motion, scores.camera, clip_index
             )
-        embeds, mask = self._guide(prompt_embeds, prompt_attention_mask, num_videos_per_prompt)
-        arguments = self._arguments(embeds, mask, fps, size)
+        arguments = make_rows(
+            self.transformer,
+            prompt_embeds,
+            prompt_attention_mask,
+            num_videos_per_prompt,
+            self.do_classifier_free_guidance,
+            describe_video(fps, size),
+            self._execution_device,
+        )
         noise = (
             self._draw(shape, generator) if latents is None else latents.to(self._execution_device).float()
         )
@@ -274,76 +250,37 @@ class OpenSoraPipeline(DiffusionPipeline):
         sample = self._denoise(sample, schedule, arguments, generator, callback_on_step_end)
         decoded = self._decode(sample, size["num_frames"], output_type)
         self.maybe_free_model_hooks()
-        return OpenSoraPipelineOutput(frames=decoded) if return_dict else (decoded,)
+        return VideoPipelineOutput(frames=decoded) if return_dict else (decoded,)
 
     def _latent_shape(self, num_videos: int, size: dict[str, int]) -> tuple[int, ...]:
         grid = self.vae.get_latent_size((size["num_frames"], size["height"], size["width"]))
         return num_videos, self.transformer.config["in_channels"], *grid
 
-    def _draw(
-        self, shape: tuple[int, ...], generator: torch.Generator | list[torch.Generator] | None
-    ) -> torch.Tensor:
+    def _draw(self, shape: tuple[int, ...], generator: Generators) -> torch.Tensor:
         """Standard normal noise, float32 whatever the model's dtype, as latents are throughout."""
         return randn_tensor(shape, generator=generator, device=self._execution_device, dtype=torch.float32)
-
-    def _guide(
-        self, embeds: torch.Tensor, mask: torch.Tensor | None, num_videos_per_prompt: int
-    ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """A row for each video, then with guidance as many of the learned empty text; no padding.
-
-        That text is cut to the prompt's tokens, as it was whenever the released model was sampled from.
-        """
-        device, dtype = self._execution_device, self.transformer.dtype
-        mask = torch.ones(embeds.shape[:2]) if mask is None else mask
-        embeds = embeds.to(device, dtype).repeat_interleave(num_videos_per_prompt, dim=0)
-        mask = mask.to(device, torch.bool).repeat_interleave(num_videos_per_prompt, dim=0)
-        if self.do_classifier_free_guidance:
-            embedder = self.transformer.y_embedder
-            with align_module_device(embedder):  # it may be offloaded
-                null = embedder.y_embedding[: embeds.shape[1]].to(device, dtype, copy=True)
-            embeds, mask = torch.cat([embeds, null.expand_as(embeds)]), torch.cat([mask, mask])
-        return t5.drop_padding(embeds, mask)
-
-    def _arguments(
-        self, embeds: torch.Tensor, mask: torch.Tensor | None, fps: float, size: dict[str, int]
-    ) -> dict[str, torch.Tensor | None]:
-        """What the transformer gets beside latents and timestep, with as many rows."""
-        numbers = {
-            "fps": sizes.IMAGE_FPS if size["num_frames"] == 1 else fps,
-            "height": size["height"],
-            "width": size["width"],
-        }
-        rows = {name: embeds.new_full((len(embeds),), value) for name, value in numbers.items()}
-        return {"encoder_hidden_states": embeds, "encoder_attention_mask": mask, **rows}
 
     def _denoise(
         self,
         sample: torch.Tensor,
         schedule: FrameSchedule | None,
         arguments: dict[str, torch.Tensor | None],
-        generator: torch.Generator | list[torch.Generator] | None,
+        generator: Generators,
         callback: StepCallback | None,
     ) -> torch.Tensor:
         """All steps; `schedule` says which frames take part in which, None = all in all."""
-        timesteps = self.scheduler.timesteps
-        progress_bar: Any = self.progress_bar  # its decorator hides the signature from type checkers
-        self._num_timesteps = len(timesteps)
-        with progress_bar(total=len(timesteps)) as bar:
-            for step, timestep in enumerate(timesteps):
-                if self.interrupt:
-                    continue
-                if schedule is not None and schedule.needs_noise[step]:
-                    sample = schedule.begin(step, sample, self._draw(tuple(sample.shape), generator))
-                # A frame mask of ones would change nothing but cost the embedding of a second timestep.
-                active = None if schedule is None else schedule.active[step]
-                velocity = self._predict(sample, timestep, arguments, active)
-                if schedule is not None:
-                    velocity = schedule.mask_velocity(step, velocity)
-                sample = self.scheduler.step(velocity, timestep, sample, return_dict=False)[0]
-                if callback is not None:
-                    sample = callback(self, step, timestep, {"latents": sample}).get("latents", sample)
-                bar.update()
-        return sample
+
+        def take_step(step: int, timestep: torch.Tensor, sample: torch.Tensor) -> torch.Tensor:
+            if schedule is not None and schedule.needs_noise[step]:
+                sample = schedule.begin(step, sample, self._draw(tuple(sample.shape), generator))
+            # A frame mask of ones would change nothing but cost the embedding of a second timestep.
+            active = None if schedule is None else schedule.active[step]
+            velocity = self._predict(sample, timestep, arguments, active)
+            if schedule is not None:
+                velocity = schedule.mask_velocity(step, velocity)
+            return self.scheduler.step(velocity, timestep, sample, return_dict=False)[0]
+
+        return self._for_each_timestep(sample, take_step, callback)
 
     def _predict(
         self,

@@ -9,18 +9,11 @@ rows and columns, F frames, H/W pixels.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-import PIL.Image
 import torch
-from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from diffusers.schedulers.scheduling_utils import SchedulerMixin
-from diffusers.utils.outputs import BaseOutput
 from diffusers.utils.torch_utils import randn_tensor
-from diffusers.video_processor import VideoProcessor
 from transformers import PreTrainedTokenizerBase, T5EncoderModel
 
 from keystep.models import inputs
@@ -29,28 +22,12 @@ from keystep.models.opensora_plan.text import encode_negatives, encode_prompts, 
 from keystep.models.opensora_plan.transformer import OpenSoraPlanTransformer3DModel
 from keystep.models.opensora_plan.vae import CausalVideoVAE
 from keystep.models.parts import AUTO, Place, choose_dtype, refuse_unknown
+from keystep.models.video_pipeline import Frames, Generators, StepCallback, VideoPipeline, VideoPipelineOutput
 
-Frames = np.ndarray | torch.Tensor | list[list[PIL.Image.Image]]
 Prompts = str | list[str] | None
-Generators = torch.Generator | list[torch.Generator] | None
-StepCallback = Callable[
-    ["OpenSoraPlanPipeline", int, torch.Tensor, dict[str, torch.Tensor]], dict[str, torch.Tensor]
-]
 
 
-@dataclass
-class OpenSoraPlanPipelineOutput(BaseOutput):
-    """What `OpenSoraPlanPipeline` returns.
-
-    Args:
-        frames: by output type: ``np`` float32 in [0, 1] (B, F, H, W, 3); ``pt`` the same as (B, F, 3, H, W);
-            ``pil`` B lists of F images; ``latent`` (B, C, T, Y, X).
-    """
-
-    frames: Frames
-
-
-class OpenSoraPlanPipeline(DiffusionPipeline):
+class OpenSoraPlanPipeline(VideoPipeline):
     """Makes 65 or 221 frames of 512 x 512 from a prompt.
 
     Args:
@@ -63,7 +40,6 @@ class OpenSoraPlanPipeline(DiffusionPipeline):
 
     model_cpu_offload_seq = "text_encoder->transformer->vae"
     _optional_components = list(loading.OPTIONAL)
-    _callback_tensor_inputs = ["latents"]
 
     size_arguments = staticmethod(sizes.size_arguments)
 
@@ -81,18 +57,13 @@ class OpenSoraPlanPipeline(DiffusionPipeline):
         transformer: OpenSoraPlanTransformer3DModel,
         scheduler: SchedulerMixin,
     ) -> None:
-        super().__init__()
-        self.register_modules(
+        super().__init__(
             tokenizer=tokenizer,
             text_encoder=text_encoder,
             vae=vae,
             transformer=transformer,
             scheduler=scheduler,
         )
-        self.video_processor = VideoProcessor(do_resize=False, vae_scale_factor=sizes.SPATIAL_FACTOR)
-        self._guidance_scale = 1.0
-        self._num_timesteps = 0
-        self._interrupt = False
 
     @classmethod
     def from_pretrained(
@@ -142,26 +113,6 @@ class OpenSoraPlanPipeline(DiffusionPipeline):
         chosen = choose_dtype(dtype, torch_dtype)
         return cls(**loading.load_pipeline(pretrained_model_name_or_path, size, given, chosen))
 
-    @property
-    def guidance_scale(self) -> float:
-        """Weight of the prompt against the negative prompt in the current call."""
-        return self._guidance_scale
-
-    @property
-    def do_classifier_free_guidance(self) -> bool:
-        """Whether each transformer call holds an unconditional half."""
-        return self._guidance_scale > 1
-
-    @property
-    def num_timesteps(self) -> int:
-        """Transformer calls in the current generation."""
-        return self._num_timesteps
-
-    @property
-    def interrupt(self) -> bool:
-        """A callback sets ``pipe._interrupt = True`` to skip the remaining steps."""
-        return self._interrupt
-
     @torch.no_grad()
     def __call__(
         self,
@@ -182,7 +133,7 @@ class OpenSoraPlanPipeline(DiffusionPipeline):
         callback_on_step_end: StepCallback | None = None,
         callback_on_step_end_tensor_inputs: list[str] | tuple[str, ...] = ("latents",),
         clean_caption: bool = True,
-    ) -> OpenSoraPlanPipelineOutput | tuple[Frames]:
+    ) -> VideoPipelineOutput | tuple[Frames]:
         """Generate videos.
 
         Args:
@@ -201,7 +152,7 @@ class OpenSoraPlanPipeline(DiffusionPipeline):
             latents: the starting noise itself, (B, C, T, Y, X).
             prompt_embeds: (prompts, L, C) instead of `prompt`.
             negative_prompt_embeds: of the same shape, instead of `negative_prompt`.
-            output_type: ``pil``, ``np``, ``pt`` or ``latent``; see `OpenSoraPlanPipelineOutput`.
+            output_type: ``pil``, ``np``, ``pt`` or ``latent``; see `VideoPipelineOutput`.
             return_dict: False gives a plain tuple.
             callback_on_step_end: called as ``callback(pipe, index, timestep, tensors)`` after every
                 transformer call; ``latents`` in the dictionary it returns replace those of the pipeline.
@@ -235,7 +186,7 @@ class OpenSoraPlanPipeline(DiffusionPipeline):
         sample = self._denoise(sample, embeds_RLC, generator, callback_on_step_end)
         frames = self._decode(sample, output_type)
         self.maybe_free_model_hooks()
-        return OpenSoraPlanPipelineOutput(frames=frames) if return_dict else (frames,)
+        return VideoPipelineOutput(frames=frames) if return_dict else (frames,)
 
     def encode_prompt(
         self,
@@ -290,20 +241,13 @@ class OpenSoraPlanPipeline(DiffusionPipeline):
     ) -> torch.Tensor:
         takes_generator = "generator" in inspect.signature(self.scheduler.step).parameters
         options = {"generator": generator} if takes_generator else {}
-        timesteps = self.scheduler.timesteps
-        self._num_timesteps = len(timesteps)
-        progress_bar: Any = self.progress_bar  # its decorator hides the signature from type checkers
-        with progress_bar(total=len(timesteps)) as bar:
-            for index, timestep in enumerate(timesteps):
-                if self.interrupt:
-                    continue
-                noise = self._predict(latents, timestep, embeds_RLC)
-                latents = self.scheduler.step(noise, timestep, latents, **options, return_dict=False)[0]
-                if callback is not None:
-                    returned = callback(self, index, timestep, {"latents": latents})
-                    latents = returned.get("latents", latents)
-                bar.update()
-        return latents
+
+        def take_step(index: int, timestep: torch.Tensor, latents: torch.Tensor) -> torch.Tensor:
+            del index
+            noise = self._predict(latents, timestep, embeds_RLC)
+            return self.scheduler.step(noise, timestep, latents, **options, return_dict=False)[0]
+
+        return self._for_each_timestep(latents, take_step, callback)
 
     def _predict(
         self, latents: torch.Tensor, timestep: torch.Tensor, embeds_RLC: torch.Tensor

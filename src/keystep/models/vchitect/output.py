@@ -1,28 +1,10 @@
-"""What the Vchitect-2.0 pipeline returns, and the way there from latents."""
+"""From Vchitect-2.0's latents to videos."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-import PIL.Image
 import torch
-from diffusers.utils.outputs import BaseOutput
-
-Frames = np.ndarray | torch.Tensor | list[list[PIL.Image.Image]]
-
-
-@dataclass
-class VchitectPipelineOutput(BaseOutput):
-    """What `VchitectPipeline` returns.
-
-    Args:
-        frames: by output type: ``np`` float32 in [0, 1] (B, F, height, width, 3); ``pt`` the same as
-            (B, F, 3, height, width); ``pil`` B lists of F images; ``latent`` (B, F, C, Y, X).
-    """
-
-    frames: Frames
 
 
 @torch.no_grad()

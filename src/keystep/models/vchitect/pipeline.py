@@ -5,15 +5,12 @@ Shape suffixes: B videos, F frames, C latent channels, Y/X latent grid.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
-from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchEulerDiscreteScheduler
 from diffusers.utils.torch_utils import randn_tensor
-from diffusers.video_processor import VideoProcessor
 from transformers import CLIPTextModelWithProjection, PreTrainedTokenizerBase, T5EncoderModel
 
 from keystep.errors import require
@@ -21,7 +18,7 @@ from keystep.models import inputs
 from keystep.models.parts import AUTO, Place, choose_dtype, refuse_unknown
 from keystep.models.vchitect import loading, sizes
 from keystep.models.vchitect.guidance import guidance_weight
-from keystep.models.vchitect.output import Frames, VchitectPipelineOutput, decode
+from keystep.models.vchitect.output import decode
 from keystep.models.vchitect.text import (
     CLIP_TOKENS,
     T5_TOKENS,
@@ -31,14 +28,12 @@ from keystep.models.vchitect.text import (
     tokenize,
 )
 from keystep.models.vchitect.transformer import VchitectTransformer3DModel
+from keystep.models.video_pipeline import Frames, Generators, StepCallback, VideoPipeline, VideoPipelineOutput
 
-StepCallback = Callable[
-    ["VchitectPipeline", int, torch.Tensor, dict[str, torch.Tensor]], dict[str, torch.Tensor]
-]
 VAE_SCALE = 8  # pixels per latent
 
 
-class VchitectPipeline(DiffusionPipeline):
+class VchitectPipeline(VideoPipeline):
     """Makes videos of 8 frames per second from prompts.
 
     With guidance on, every evaluation is two calls of the transformer, also where the weight is 1 and one
@@ -58,7 +53,6 @@ class VchitectPipeline(DiffusionPipeline):
 
     model_cpu_offload_seq = "text_encoder->text_encoder_2->text_encoder_3->transformer->vae"
     _optional_components = list(loading.OPTIONAL)
-    _callback_tensor_inputs = ["latents"]
 
     transformer: VchitectTransformer3DModel
     scheduler: Any
@@ -76,8 +70,7 @@ class VchitectPipeline(DiffusionPipeline):
         tokenizer_2: PreTrainedTokenizerBase | None,
         tokenizer_3: PreTrainedTokenizerBase | None,
     ) -> None:
-        super().__init__()
-        self.register_modules(
+        super().__init__(
             transformer=transformer,
             scheduler=scheduler,
             vae=vae,
@@ -88,10 +81,6 @@ class VchitectPipeline(DiffusionPipeline):
             tokenizer_2=tokenizer_2,
             tokenizer_3=tokenizer_3,
         )
-        self.video_processor = VideoProcessor(do_resize=False, vae_scale_factor=VAE_SCALE)
-        self._guidance_scale = 1.0
-        self._num_timesteps = 0
-        self._interrupt = False
 
     @classmethod
     def from_pretrained(
@@ -143,26 +132,6 @@ class VchitectPipeline(DiffusionPipeline):
 
     size_arguments = staticmethod(sizes.size_arguments)
 
-    @property
-    def guidance_scale(self) -> float:
-        """Strength of guidance in the current call; the weight of a step is `guidance_weight` of it."""
-        return self._guidance_scale
-
-    @property
-    def do_classifier_free_guidance(self) -> bool:
-        """Whether every evaluation has an unconditional call."""
-        return self._guidance_scale > 1
-
-    @property
-    def num_timesteps(self) -> int:
-        """Evaluations in the current generation."""
-        return self._num_timesteps
-
-    @property
-    def interrupt(self) -> bool:
-        """A callback sets ``pipe._interrupt = True`` to skip the remaining steps."""
-        return self._interrupt
-
     @torch.no_grad()
     def __call__(
         self,
@@ -174,7 +143,7 @@ class VchitectPipeline(DiffusionPipeline):
         num_inference_steps: int = 100,
         guidance_scale: float = 7.5,
         num_videos_per_prompt: int = 1,
-        generator: torch.Generator | list[torch.Generator] | None = None,
+        generator: Generators = None,
         latents: torch.Tensor | None = None,
         prompt_embeds: torch.Tensor | None = None,
         negative_prompt_embeds: torch.Tensor | None = None,
@@ -185,7 +154,7 @@ class VchitectPipeline(DiffusionPipeline):
         return_dict: bool = True,
         callback_on_step_end: StepCallback | None = None,
         callback_on_step_end_tensor_inputs: list[str] | tuple[str, ...] = ("latents",),
-    ) -> VchitectPipelineOutput | tuple[Frames]:
+    ) -> VideoPipelineOutput | tuple[Frames]:
         """Generate videos.
 
         Args:
@@ -205,7 +174,7 @@ class VchitectPipeline(DiffusionPipeline):
             pooled_prompt_embeds: (prompts, width), with `prompt_embeds`.
             negative_prompt_embeds, negative_pooled_prompt_embeds: likewise, in place of `negative_prompt`.
             decode_chunk_size: frames decoded at a time; higher = more memory.
-            output_type: ``np``, ``pt``, ``pil`` or ``latent``; see `VchitectPipelineOutput`.
+            output_type: ``np``, ``pt``, ``pil`` or ``latent``; see `VideoPipelineOutput`.
             return_dict: False gives a plain tuple.
             callback_on_step_end: called as ``callback(pipe, step, timestep, tensors)`` after every step;
                 ``latents`` in the dictionary it returns replace those of the pipeline.
@@ -257,7 +226,7 @@ class VchitectPipeline(DiffusionPipeline):
             video = decode(self.vae, sample, decode_chunk_size)
             frames = self.video_processor.postprocess_video(video, output_type=output_type)
         self.maybe_free_model_hooks()
-        return VchitectPipelineOutput(frames=frames) if return_dict else (frames,)
+        return VideoPipelineOutput(frames=frames) if return_dict else (frames,)
 
     def _check_size(self, height: int, width: int) -> None:
         config = self.transformer.config
@@ -284,7 +253,7 @@ class VchitectPipeline(DiffusionPipeline):
     def _prepare_latents(
         self,
         shape: tuple[int, ...],
-        generator: torch.Generator | list[torch.Generator] | None,
+        generator: Generators,
         latents: torch.Tensor | None,
     ) -> torch.Tensor:
         device, dtype = self._execution_device, self.transformer.dtype
@@ -301,21 +270,14 @@ class VchitectPipeline(DiffusionPipeline):
         callback: StepCallback | None,
     ) -> torch.Tensor:
         self.scheduler.set_timesteps(num_steps, device=self._execution_device)
-        timesteps = self.scheduler.timesteps
-        weights = [guidance_weight(self._guidance_scale, t, num_steps) for t in timesteps.tolist()]
-        progress_bar: Any = self.progress_bar  # its decorator hides the signature from type checkers
-        self._num_timesteps = len(timesteps)
-        with progress_bar(total=len(timesteps)) as bar:
-            for step, (timestep, weight) in enumerate(zip(timesteps, weights, strict=True)):
-                if self.interrupt:
-                    continue
-                velocity = self._predict(sample, timestep, embeds, weight)
-                sample = self.scheduler.step(velocity, timestep, sample, return_dict=False)[0]
-                if callback is not None:
-                    returned = callback(self, step, timestep, {"latents": sample})
-                    sample = returned.get("latents", sample)
-                bar.update()
-        return sample
+        times = self.scheduler.timesteps.tolist()
+        weights = [guidance_weight(self._guidance_scale, time, num_steps) for time in times]
+
+        def take_step(index: int, timestep: torch.Tensor, latents: torch.Tensor) -> torch.Tensor:
+            velocity = self._predict(latents, timestep, embeds, weights[index])
+            return self.scheduler.step(velocity, timestep, latents, return_dict=False)[0]
+
+        return self._for_each_timestep(sample, take_step, callback)
 
     def _predict(
         self, latents: torch.Tensor, timestep: torch.Tensor, embeds: list[Embedding], weight: float
