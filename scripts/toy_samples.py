@@ -1,4 +1,4 @@
-"""Draw the sample sheet of the toy model: a row a prompt, every second frame, the prompt above it.
+"""Draw the sample sheet of a toy model: a row a prompt, every second frame, the prompt above it.
 
 ``python scripts/toy_samples.py docs/img/toy-samples.png``
 """
@@ -10,7 +10,8 @@ import numpy as np
 import PIL.Image
 import PIL.ImageDraw
 
-from keystep.models.toy import held_out_prompts, load_toy
+import keystep
+from keystep.models.toy import held_out_prompts
 from keystep.models.toy.train.evaluate import generate
 
 FRAME_STRIDE, ZOOM, GAP, TEXT_HEIGHT = 2, 2, 4, 16
@@ -31,8 +32,9 @@ def main() -> None:
     )
     parser.add_argument("path", type=Path, help="the PNG to write")
     parser.add_argument("--prompts", type=int, default=12, help="rows: the first held-out prompts")
+    parser.add_argument("--model", choices=("toy", "toy-flow"), default="toy", help="which one draws")
     args = parser.parse_args()
-    pipe = load_toy()
+    pipe = keystep.load(args.model)
     pipe.set_progress_bar_config(disable=True)
     prompts = held_out_prompts(args.prompts)
     rows = [

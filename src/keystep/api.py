@@ -10,7 +10,7 @@ from keystep.engine.session import Method, Session, attached, find_transformers,
 from keystep.engine.storage import Storage
 from keystep.errors import unknown
 from keystep.methods.registry import METHODS, build
-from keystep.models.catalogue import CATALOGUE, TOY, find_pipeline
+from keystep.models.catalogue import CATALOGUE, find_pipeline
 from keystep.models.registry import find_spec
 from keystep.models.spec import ModelSpec
 from keystep.what import Guidance
@@ -95,11 +95,11 @@ def load(
     """Load a pipeline.
 
     Args:
-        model: a name of the catalogue (`keystep models` lists them; "toy" ships with keystep), else a hub id
-            or a folder that `save_pretrained` of a pipeline wrote.
+        model: a name of the catalogue (`keystep models` lists them; "toy" and "toy-flow" ship with keystep),
+            else a hub id or a folder that `save_pretrained` of a pipeline wrote.
         source: folder or hub id to load a named model from; None = its released checkpoint.
         device: where it runs, e.g. "cuda".
-        dtype: torch dtype of the weights; None = the toy's float32, the checkpoint's own otherwise.
+        dtype: torch dtype of the weights; None = the toys' float32, the checkpoint's own otherwise.
         options: go to the pipeline's `from_pretrained`, e.g. `text_encoder="/data/t5"` for Open-Sora.
 
     Returns:
@@ -109,12 +109,12 @@ def load(
         ValueError: an unknown name (with near misses), or it cannot be loaded; says why.
     """
     place = _place(model, source)
-    if model == TOY and place is None and not options:
+    if place is None and not options:
         import torch
 
-        from keystep.models.toy import load_toy
+        from keystep.models.toy.loading import SHIPPED
 
-        return load_toy(device=device, dtype=dtype or torch.float32)
+        return SHIPPED[model](device=device, dtype=dtype or torch.float32)
     if place is None:
         raise ValueError(f"model: {model!r} ships with keystep and takes no {', '.join(options)}")
     from diffusers.pipelines.pipeline_utils import DiffusionPipeline

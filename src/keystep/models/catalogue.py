@@ -36,6 +36,10 @@ class NamedModel:
 TOY = "toy"
 CATALOGUE: dict[str, NamedModel] = {
     TOY: NamedModel("keystep.models.toy:ToyPipeline", "", "toy", 8, "the toy model: 16 frames of 64 x 64"),
+    "toy-flow": NamedModel(
+        "keystep.models.toy:ToyFlowPipeline", "", "toy-flow", 8,
+        "a second toy model: the same clips from Wan's architecture",
+    ),
     "opensora-1.2": NamedModel(
         "keystep.models.opensora.pipeline:OpenSoraPipeline", "hpcai-tech/OpenSora-STDiT-v3", "opensora", 24,
         "Open-Sora 1.2: 144p to 720p, 2 to 16 s",

@@ -51,6 +51,7 @@ SPECS: dict[str, ModelSpec] = {
         OPENSORA_PLAN,
         VCHITECT,
         replace(LATTE, name="toy", pipeline="ToyPipeline"),
+        replace(WAN, name="toy-flow", pipeline="ToyFlowPipeline"),
     )
 }
 

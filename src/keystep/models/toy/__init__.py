@@ -7,6 +7,7 @@ Quick start::
 """
 
 from keystep.models.toy.detector import Reading, accuracy, detect
+from keystep.models.toy.flow import ToyFlowPipeline
 from keystep.models.toy.grammar import (
     Caption,
     development_prompts,
@@ -14,12 +15,13 @@ from keystep.models.toy.grammar import (
     parse_prompt,
     write_prompt_lists,
 )
-from keystep.models.toy.loading import load_toy
+from keystep.models.toy.loading import load_toy, load_toy_flow
 from keystep.models.toy.pipeline import ToyPipeline, ToyPipelineOutput
 
 __all__ = [
     "Caption",
     "Reading",
+    "ToyFlowPipeline",
     "ToyPipeline",
     "ToyPipelineOutput",
     "accuracy",
@@ -27,6 +29,7 @@ __all__ = [
     "development_prompts",
     "held_out_prompts",
     "load_toy",
+    "load_toy_flow",
     "parse_prompt",
     "write_prompt_lists",
 ]

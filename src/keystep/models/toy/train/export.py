@@ -37,9 +37,12 @@ def flow_pipeline_from_checkpoint(folder: Path) -> ToyFlowPipeline:
         folder: holds ``flow-denoiser.pt``.
     """
     state = torch.load(folder / "flow-denoiser.pt", weights_only=True)["average"]
-    transformer, toy = build_flow_transformer(), load_toy()
+    transformer, vae, toy = build_flow_transformer(), SceneDecoder(), load_toy()
     torch.nn.ModuleDict({"transformer": transformer}).load_state_dict(state)
-    return ToyFlowPipeline(transformer.eval(), build_scheduler(), toy.text_encoder, toy.tokenizer, toy.vae)
+    vae.load_state_dict(toy.vae.state_dict())  # a loaded module would be saved with the folder it came from
+    return ToyFlowPipeline(
+        transformer.eval(), build_scheduler(), toy.text_encoder, build_tokenizer(), vae.eval()
+    )
 
 
 def export(pipe: ToyPipeline, folder: Path) -> None:
