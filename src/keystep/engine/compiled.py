@@ -9,9 +9,10 @@ from typing import Any
 from torch import nn
 
 # A block's code is compiled once per layout of its inputs, per number of guidance rows (all, conditional
-# only) and for computed and skipped attention. Latte, whose spatial and temporal blocks share one forward,
-# needs 3 x 2 x 2 graphs and 3 more for the plain pipeline; torch.compile gives up at 8 unless told otherwise.
-GRAPHS_PER_FORWARD = 32
+# only) and for each set of parts that are skipped together. Latte, whose spatial and temporal blocks share
+# one forward, needs up to 14 graphs for a method and 3 for the plain pipeline, 43 for all methods one after
+# the other, and again as many for another batch size. torch.compile gives up at 8 unless told otherwise.
+GRAPHS_PER_FORWARD = 128
 
 
 def budget_for(modules: Iterable[nn.Module]) -> Callable[[], AbstractContextManager[Any]]:
