@@ -90,6 +90,26 @@ def test_native_pipelines_name_their_loading_options():
         read_load_options("opensora-1.2", ["dtype=float16"])
 
 
+def test_every_pipeline_names_its_parts():
+    assert read_load_options("vchitect-2.0", ["text_encoder_3=/data/t5"]) == {"text_encoder_3": "/data/t5"}
+    with pytest.raises(ValueError, match="unknown --load option of vchitect-2.0 'variant'"):
+        read_load_options("vchitect-2.0", ["variant=fp16"])
+
+
+def test_the_checkpoint_is_of_the_length_of_the_video(tmp_path):
+    model = "opensora-plan-1.1"
+    for words in ({"seconds": 9.2}, {"frames": 221}):
+        assert read_load_options(model, [], words) == {"size": "221x512x512"}
+        assert read_load_options(model, ["size=221x512x512"], words) == {"size": "221x512x512"}
+        with pytest.raises(ValueError, match="size: given '65x512x512', allowed: '221x512x512' for 221 fr"):
+            read_load_options(model, ["size=65x512x512"], words)
+    assert read_load_options(model, [], {"frames": None, "prompt": "x"}) == {}
+    (tmp_path / "model_index.json").write_text('{"_class_name": "OpenSoraPlanPipeline"}')
+    saved = {"source": str(tmp_path)}
+    assert read_load_options(model, [f"source={tmp_path}"], {"frames": 221}) == saved
+    assert read_load_options(str(tmp_path), [], {"frames": 221}) == {}
+
+
 def test_files_have_the_frame_rate_of_the_model():
     assert choose_fps("opensora-1.2", None) == 24
     assert choose_fps("Wan-AI/Wan2.1-T2V-1.3B-Diffusers", None) == 16

@@ -11,6 +11,7 @@ from diffusers import (
     DDPMScheduler,
     DPMSolverMultistepScheduler,
     EulerDiscreteScheduler,
+    FlowMatchEulerDiscreteScheduler,
 )
 
 from keystep.models.opensora_plan.pipeline import OpenSoraPlanPipeline
@@ -254,3 +255,18 @@ def test_a_pipeline_without_parts_says_what_it_needs() -> None:
         ValueError, match="output_type: given 'np', allowed: 'latent', as the pipeline has no vae"
     ):
         run(bare, None, **embeds, guidance_scale=1, output_type="np")
+
+
+def test_a_sampler_of_velocities_is_refused(pipe) -> None:
+    other = OpenSoraPlanPipeline(**pipe.components | {"scheduler": FlowMatchEulerDiscreteScheduler()})
+    with pytest.raises(ValueError, match="scheduler: given 'FlowMatchEulerDiscreteScheduler', allowed: one"):
+        run(other)
+
+
+def test_a_negative_prompt_without_guidance_is_said_to_do_nothing(pipe) -> None:
+    with pytest.warns(UserWarning, match="negative_prompt: has no effect with guidance_scale 1.0"):
+        run(pipe, negative_prompt="blurry", guidance_scale=1.0)
+
+
+def test_embeddings_keep_no_graph(pipe) -> None:
+    assert not pipe.encode_prompt("a cat").requires_grad

@@ -7,13 +7,14 @@ import warnings
 import pytest
 import torch
 
-from keystep.models.vchitect.text import CLIP_TOKENS, T5_TOKENS, tokenize
+from keystep.models.t5 import PromptTruncatedWarning, tokenize
+from keystep.models.vchitect.text import CLIP_TOKENS, T5_TOKENS
 
 
 def test_nothing_is_said_of_prompts_that_fit(pipe) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        ids = tokenize("CLIP", pipe.tokenizer, ["a dog", " ".join(["a"] * 75)], CLIP_TOKENS)
+        ids = tokenize(pipe.tokenizer, ["a dog", " ".join(["a"] * 75)], CLIP_TOKENS)[0]
     assert ids.shape == (2, 77)
     assert ids[0, :5].tolist() == [2, 4, 5, 3, 0]
     assert ids[1, -1] == 3
@@ -21,18 +22,22 @@ def test_nothing_is_said_of_prompts_that_fit(pipe) -> None:
 
 def test_what_is_cut_is_said(pipe) -> None:
     prompt = " ".join(["a"] * 75 + ["cat", "sleeps"])
-    with pytest.warns(UserWarning, match="text_encoder takes 77 tokens, the text has 79; .*: 'cat sleeps'"):
-        ids = tokenize("text_encoder", pipe.tokenizer, ["a dog", prompt], CLIP_TOKENS)
+    with pytest.warns(
+        PromptTruncatedWarning, match="^negative: has 79 tokens, allowed: 77 for CLIP; .*: 'cat sleeps'"
+    ):
+        ids = tokenize(pipe.tokenizer, ["a dog", prompt], CLIP_TOKENS, "negative", "CLIP")[0]
     assert ids[1].tolist() == [2] + [4] * 75 + [3]
 
 
 def test_every_encoder_warns_of_its_own_limit(pipe) -> None:
     prompt = " ".join(["the"] * 254 + ["cat", "in", "rain"])
-    with pytest.warns(UserWarning) as caught:
+    with pytest.warns(PromptTruncatedWarning) as caught:
         pipe._embed([prompt])
     messages = [str(warning.message) for warning in caught]
-    assert ["takes 77" in message for message in messages] == [True, True, False]
-    assert messages[2].endswith("takes 256 tokens, the text has 259; it does not see the end: 'cat in rain'")
+    assert ["allowed: 77 for" in message for message in messages] == [True, True, False]
+    assert messages[2].endswith(
+        "259 tokens, allowed: 256 for text_encoder_3; this part was cut: 'cat in rain'"
+    )
 
 
 def test_layout_of_an_embedding(pipe) -> None:

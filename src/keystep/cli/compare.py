@@ -58,7 +58,7 @@ def compare(
     }  # fmt: skip
     pipeline.check_words(model, words)
     settings = {
-        "model": model, "load": pipeline.read_load_options(model, load or ()) or None, **words,
+        "model": model, "load": pipeline.read_load_options(model, load or (), words) or None, **words,
         "dtype": dtype.value, "device": device, "fps": pipeline.choose_fps(model, fps),
     }  # fmt: skip
     _run(out, items, built, settings, words, pairs)

@@ -50,7 +50,7 @@ def generate(
         "seconds": seconds,
     }  # fmt: skip
     pipeline.check_words(model, words)
-    loading = pipeline.read_load_options(model, load or ())
+    loading = pipeline.read_load_options(model, load or (), words)
     _run(pipeline.load_pipeline(model, dtype, device, loading), built, words, seed, files)
 
 

@@ -134,14 +134,23 @@ def check_words(model: str, given: Mapping[str, Any]) -> None:
         fit_arguments(pipeline, given)
 
 
-def read_load_options(model: str, assignments: Sequence[str]) -> dict[str, Any]:
-    """The `--load` texts as keyword arguments of `keystep.load`.
+def read_load_options(
+    model: str, assignments: Sequence[str], words: Mapping[str, Any] = NOTHING
+) -> dict[str, Any]:
+    """The `--load` texts as keyword arguments of `keystep.load`, and what the size of the video asks for.
+
+    Args:
+        model: of `keystep.load`.
+        assignments: the texts.
+        words: values by our words, see `fit_arguments`; a released model may have a checkpoint for each
+            length.
 
     Raises:
-        ValueError: a text is no assignment, or the model's `from_pretrained` has no such argument.
+        ValueError: a text is no assignment, the model's `from_pretrained` has no such argument, or the
+            checkpoint is of another length than the video.
     """
     loading = parse_assignments(assignments, "--load")
-    pipeline = find_pipeline(model) if loading else None
+    pipeline = find_pipeline(model) if loading or words else None
     own: list[str] = []
     if pipeline is not None:
         _, *parameters = inspect.signature(pipeline.from_pretrained).parameters.values()
@@ -151,7 +160,15 @@ def read_load_options(model: str, assignments: Sequence[str]) -> dict[str, Any]:
     for key in loading:
         if key not in known:
             raise unknown(f"--load option of {model}", key, known)
-    return loading
+    find_arguments = getattr(pipeline, "load_arguments", None)
+    if pipeline is None or find_arguments is None or _is_saved(model, loading):
+        return loading
+    return loading | find_arguments(fit_arguments(pipeline, words), loading)
+
+
+def _is_saved(model: str, loading: Mapping[str, Any]) -> bool:
+    """Whether a folder with a saved pipeline is loaded, not released weights."""
+    return find_model(model) is None or (Path(str(loading.get("source", ""))) / INDEX).is_file()
 
 
 def choose_fps(model: str, fps: float | None) -> float:

@@ -1,5 +1,6 @@
 """Checks what a user passes to a native pipeline: messages name the argument, its value, what is allowed."""
 
+import warnings
 from collections.abc import Sequence
 
 import torch
@@ -51,10 +52,29 @@ def check_count(name: str, value: object) -> None:
         raise ValueError(f"{name} is {value!r}; allowed: a whole number >= 1")
 
 
+def check_sampling(
+    num_inference_steps: object, num_videos_per_prompt: object, guidance_scale: object, output_type: object
+) -> None:
+    """Raise ValueError unless all of them are what every pipeline takes."""
+    check_count("num_inference_steps", num_inference_steps)
+    check_count("num_videos_per_prompt", num_videos_per_prompt)
+    check_guidance(guidance_scale)
+    check_output_type(output_type)
+
+
 def check_guidance(value: object) -> None:
     """Raise ValueError unless `value` is a number from 0."""
     if not isinstance(value, int | float) or isinstance(value, bool) or not value >= 0:
         raise ValueError(f"guidance_scale is {value!r}; allowed: a number >= 0; above 1 switches guidance on")
+
+
+def warn_unless_guided(negative_prompt: object, guidance_scale: float) -> None:
+    """Warn about a negative prompt where guidance is off, so that it has no effect."""
+    if negative_prompt and not guidance_scale > 1:
+        warnings.warn(
+            f"negative_prompt: has no effect with guidance_scale {guidance_scale}; above 1 it has",
+            stacklevel=4,
+        )
 
 
 def check_output_type(value: object) -> None:

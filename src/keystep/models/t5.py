@@ -55,8 +55,21 @@ def clean(text: str) -> str:
         return _CLEANER._clean_caption(_CLEANER, _CLEANER._clean_caption(_CLEANER, text))
 
 
-def tokenize(tokenizer: Any, texts: Sequence[str], max_tokens: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Token ids (B, L) and their mask (B, L), padded to `max_tokens`; warns about text that is cut off."""
+def tokenize(
+    tokenizer: Any, texts: Sequence[str], max_tokens: int, field: str = "prompt", reader: str = ""
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Token ids and their mask, for T5 or CLIP; warns about text that is cut off.
+
+    Args:
+        tokenizer: ends every text with a token of its own.
+        texts: B of them.
+        max_tokens: L, what ids are padded to, special tokens included.
+        field: the argument that the texts are from, for the warning.
+        reader: which of several text encoders it is, likewise.
+
+    Returns:
+        Two tensors (B, L).
+    """
     encoded = tokenizer(
         list(texts), max_length=max_tokens, padding="max_length", truncation=True, return_tensors="pt"
     )
@@ -65,7 +78,8 @@ def tokenize(tokenizer: Any, texts: Sequence[str], max_tokens: int) -> tuple[tor
             # the last token kept is the end of the text
             cut = tokenizer.decode(ids[max_tokens - 1 :], skip_special_tokens=True)
             warnings.warn(
-                f"prompt: has {len(ids)} tokens, allowed: {max_tokens}; this part was cut: {cut!r}",
+                f"{field}: has {len(ids)} tokens, allowed: {max_tokens}{reader and f' for {reader}'}; "
+                f"this part was cut: {cut!r}",
                 PromptTruncatedWarning,
                 stacklevel=2,
             )

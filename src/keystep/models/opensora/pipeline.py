@@ -203,10 +203,7 @@ class OpenSoraPipeline(VideoPipeline):
         size = sizes.size_arguments(
             resolution=resolution, aspect=aspect, num_frames=num_frames, height=height, width=width
         )
-        inputs.check_count("num_inference_steps", num_inference_steps)
-        inputs.check_count("num_videos_per_prompt", num_videos_per_prompt)
-        inputs.check_guidance(guidance_scale)
-        inputs.check_output_type(output_type)
+        inputs.check_sampling(num_inference_steps, num_videos_per_prompt, guidance_scale, output_type)
         inputs.check_callback_inputs(callback_on_step_end_tensor_inputs, self._callback_tensor_inputs)
         is_rate = isinstance(fps, int | float) and not isinstance(fps, bool) and fps > 0
         require(is_rate, "fps", fps, "a number above 0")

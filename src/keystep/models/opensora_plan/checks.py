@@ -17,6 +17,8 @@ MIN_PNDM_STEPS = 4  # its Runge-Kutta start takes the first four timesteps
 
 def check_sampling(pipe: Any, num_inference_steps: int, guidance_scale: float, output_type: str) -> None:
     """ValueError unless the scheduler can make so many steps, and the parts for the output are there."""
+    is_fit = hasattr(pipe.scheduler, "init_noise_sigma")
+    require(is_fit, "scheduler", type(pipe.scheduler).__name__, "one for models that predict noise")
     inputs.check_count("num_inference_steps", num_inference_steps)
     if isinstance(pipe.scheduler, PNDMScheduler) and not pipe.scheduler.config["skip_prk_steps"]:
         is_enough = num_inference_steps >= MIN_PNDM_STEPS

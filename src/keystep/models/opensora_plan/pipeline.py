@@ -42,6 +42,7 @@ class OpenSoraPlanPipeline(VideoPipeline):
     _optional_components = list(loading.OPTIONAL)
 
     size_arguments = staticmethod(sizes.size_arguments)
+    load_arguments = staticmethod(sizes.load_arguments)
 
     tokenizer: PreTrainedTokenizerBase | None
     text_encoder: T5EncoderModel | None
@@ -163,6 +164,7 @@ class OpenSoraPlanPipeline(VideoPipeline):
             ValueError: an argument is out of range; the message names it, its value and what is allowed.
         """
         checks.check_sampling(self, num_inference_steps, guidance_scale, output_type)
+        inputs.warn_unless_guided(negative_prompt, guidance_scale)
         inputs.check_count("num_videos_per_prompt", num_videos_per_prompt)
         inputs.check_callback_inputs(callback_on_step_end_tensor_inputs, self._callback_tensor_inputs)
         texts = {
@@ -188,6 +190,7 @@ class OpenSoraPlanPipeline(VideoPipeline):
         self.maybe_free_model_hooks()
         return VideoPipelineOutput(frames=frames) if return_dict else (frames,)
 
+    @torch.no_grad()
     def encode_prompt(
         self,
         prompt: Prompts = None,

@@ -5,7 +5,8 @@ Source: PKU-YuanGroup/Open-Sora-Plan v1.1.0: two checkpoints of 65 and 221 frame
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from keystep.errors import require
 
@@ -90,6 +91,24 @@ def size_arguments(
         require(num_frames in released, "num_frames", num_frames, " or ".join(map(str, released)))
         arguments["num_frames"] = num_frames
     return arguments
+
+
+def load_arguments(call: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, str]:
+    """Which released checkpoint makes a video, as an argument of the pipeline's `from_pretrained`.
+
+    Args:
+        call: arguments of the pipeline's call; without `num_frames` nothing is chosen.
+        given: arguments of `from_pretrained` that the user chose.
+
+    Raises:
+        ValueError: the user chose the checkpoint of another length.
+    """
+    frames = call.get("num_frames")
+    size = next((size for size, made in FRAMES_OF_SIZE.items() if made == frames), None)
+    if size is None:
+        return {}
+    require(given.get("size", size) == size, "size", given.get("size"), f"{size!r} for {frames} frames")
+    return {"size": size}
 
 
 def _frames_of(seconds: float) -> int:

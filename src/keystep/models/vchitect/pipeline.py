@@ -16,6 +16,7 @@ from transformers import CLIPTextModelWithProjection, PreTrainedTokenizerBase, T
 from keystep.errors import require
 from keystep.models import inputs
 from keystep.models.parts import AUTO, Place, choose_dtype, refuse_unknown
+from keystep.models.t5 import tokenize
 from keystep.models.vchitect import loading, sizes
 from keystep.models.vchitect.guidance import guidance_weight
 from keystep.models.vchitect.output import decode
@@ -25,7 +26,6 @@ from keystep.models.vchitect.text import (
     Embedding,
     checked_text,
     embed_tokens,
-    tokenize,
 )
 from keystep.models.vchitect.transformer import VchitectTransformer3DModel
 from keystep.models.video_pipeline import Frames, Generators, StepCallback, VideoPipeline, VideoPipelineOutput
@@ -150,7 +150,7 @@ class VchitectPipeline(VideoPipeline):
         pooled_prompt_embeds: torch.Tensor | None = None,
         negative_pooled_prompt_embeds: torch.Tensor | None = None,
         decode_chunk_size: int = 8,
-        output_type: str = "np",
+        output_type: str = "pil",
         return_dict: bool = True,
         callback_on_step_end: StepCallback | None = None,
         callback_on_step_end_tensor_inputs: list[str] | tuple[str, ...] = ("latents",),
@@ -182,6 +182,10 @@ class VchitectPipeline(VideoPipeline):
 
         Raises:
             ValueError: an argument is out of range; the message names it, its value and what is allowed.
+
+        Warns:
+            PromptTruncatedWarning: a prompt is longer than an encoder reads; says what was cut.
+            UserWarning: a negative prompt without guidance.
         """
         config = self.transformer.config
         widths = config["joint_attention_dim"], config["pooled_projection_dim"]
@@ -198,15 +202,10 @@ class VchitectPipeline(VideoPipeline):
             num_prompts,
         )
         self._check_size(height, width)
-        for name, count in (
-            ("num_frames", num_frames),
-            ("num_inference_steps", num_inference_steps),
-            ("num_videos_per_prompt", num_videos_per_prompt),
-            ("decode_chunk_size", decode_chunk_size),
-        ):
-            inputs.check_count(name, count)
-        inputs.check_guidance(guidance_scale)
-        inputs.check_output_type(output_type)
+        inputs.check_sampling(num_inference_steps, num_videos_per_prompt, guidance_scale, output_type)
+        inputs.warn_unless_guided(negative_prompt, guidance_scale)
+        inputs.check_count("num_frames", num_frames)
+        inputs.check_count("decode_chunk_size", decode_chunk_size)
         has_frames = output_type == "latent" or self.vae is not None
         require(has_frames, "output_type", output_type, "'latent': the pipeline has no vae")
         inputs.check_callback_inputs(callback_on_step_end_tensor_inputs, self._callback_tensor_inputs)
@@ -217,8 +216,9 @@ class VchitectPipeline(VideoPipeline):
 
         self._guidance_scale = guidance_scale
         self._interrupt = False
-        branches = [text, negative_text] if self.do_classifier_free_guidance else [text]
-        embeds = [self._embed(branch).repeat(num_videos_per_prompt) for branch in branches]
+        embeds = [self._embed(text).repeat(num_videos_per_prompt)]
+        if self.do_classifier_free_guidance:
+            embeds.append(self._embed(negative_text, "negative_prompt").repeat(num_videos_per_prompt))
         sample = self._prepare_latents(shape, generator, latents)
         sample = self._denoise(sample, embeds, num_inference_steps, callback_on_step_end)
         frames: Frames = sample
@@ -235,17 +235,17 @@ class VchitectPipeline(VideoPipeline):
             sizes.require_size(name, value)
             require(value <= largest, name, value, f"up to {largest}, where the model's positions end")
 
-    def _embed(self, text: list[str] | Embedding) -> Embedding:
+    def _embed(self, text: list[str] | Embedding, field: str = "prompt") -> Embedding:
         device, dtype = self._execution_device, self.transformer.dtype
         if isinstance(text, Embedding):
             return text.to(device, dtype)
         parts: Any = self.components
         names = loading.ENCODERS
         missing = [name for name in (*names, *loading.TOKENIZERS) if parts[name] is None]
-        require(not missing, "prompt", text, f"only prompt_embeds: the pipeline has no {', '.join(missing)}")
+        require(not missing, field, text, f"only {field}_embeds: the pipeline has no {', '.join(missing)}")
         limits = zip(loading.TOKENIZERS, (CLIP_TOKENS, CLIP_TOKENS, T5_TOKENS), strict=True)
         ids = [
-            tokenize(name, parts[tokenizer], text, limit).to(device)
+            tokenize(parts[tokenizer], text, limit, field, name)[0].to(device)
             for name, (tokenizer, limit) in zip(names, limits, strict=True)
         ]
         return embed_tokens([parts[name] for name in names], ids).to(device, dtype)

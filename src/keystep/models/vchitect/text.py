@@ -5,14 +5,12 @@ Shape suffixes: B prompts, L tokens, D width.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch.nn import functional as F
-from transformers import PreTrainedTokenizerBase
 
 from keystep.errors import require
 from keystep.models.inputs import check_embeds, checked_prompts
@@ -78,32 +76,6 @@ def checked_text(
     check_embeds(f"{name}_embeds", tokens, (num_prompts or "prompts", "tokens", width))
     check_embeds(pooled_name, pooled, (len(tokens), pooled_width))
     return Embedding(tokens, pooled)
-
-
-def tokenize(
-    name: str, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], max_tokens: int
-) -> torch.Tensor:
-    """Token ids (B, `max_tokens`), padded; warns about what had to be cut.
-
-    Args:
-        name: of the encoder, for the warning.
-        tokenizer: ends every text with a token of its own.
-        prompts: B texts.
-        max_tokens: the encoder's limit, special tokens included.
-    """
-    for prompt, ids in zip(prompts, tokenizer(list(prompts), verbose=False)["input_ids"], strict=True):
-        if len(ids) > max_tokens:
-            lost = tokenizer.decode(ids[max_tokens - 1 :], skip_special_tokens=True)
-            start = prompt[:40] + ("..." if len(prompt) > 40 else "")
-            warnings.warn(
-                f"prompt {start!r}: {name} takes {max_tokens} tokens, the text has {len(ids)}; it does not "
-                f"see the end: {lost!r}",
-                stacklevel=3,
-            )
-    batch = tokenizer(
-        list(prompts), padding="max_length", max_length=max_tokens, truncation=True, return_tensors="pt"
-    )
-    return batch["input_ids"]
 
 
 @torch.no_grad()
