@@ -16,7 +16,7 @@ import torch
 import keystep
 from keystep import AdaCache, FasterCache, MoReg, Policy, Rule, Session
 from keystep.how import FrequencyBands, Hold, Linear
-from keystep.methods import PAB, DBCache, EasyCache, FBCache, MagCache, TaylorSeer, TeaCache
+from keystep.methods import PAB, DBCache, DiCache, EasyCache, FBCache, MagCache, TaylorSeer, TeaCache
 from keystep.what import Attention, Branch, Span
 from keystep.when import Always, Every
 from tests.zoo import STEPS, ZOO, Zoo
@@ -39,6 +39,8 @@ METHODS: dict[str, Any] = {
     "taylorseer": TaylorSeer(interval=3),
     "taylorseer-lite+cfg": TaylorSeer(interval=3, lite=True, cfg=True),
     "easycache": EasyCache(0.7),
+    "dicache": DiCache(0.7, is_relative=False),
+    "dicache+cfg": DiCache(0.3, depth=2, cfg=True),
     "magcache+cfg": MagCache((1.0, *[0.98] * (STEPS - 1)), cfg=True),
 }
 CORE = (

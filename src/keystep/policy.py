@@ -21,9 +21,11 @@ from keystep.what import (
     Probe,
     Site,
     Span,
+    SpanInput,
+    StackInput,
     TimeEmbedding,
 )
-from keystep.when import Controller
+from keystep.when import Controller, Signal
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,7 @@ class Rule:
         is_valid = self.max_lag is None or self.max_lag >= 0
         require(is_valid, "Rule.max_lag", self.max_lag, "None or evaluations >= 0")
         self._check_parts()
-        for signal in self.when.signals:
+        for signal in self.signals:
             fits = all(_can_measure(self.what, self.when.asks, probe) for probe in signal.probes)
             if not fits or (self.when.asks and signal.over != "lead"):
                 raise ValueError(
@@ -73,6 +75,11 @@ class Rule:
         )
         require(hasattr(self.when, "plan"), "Rule.when", self.when, "a controller, e.g. Every(2)")
         require(hasattr(self.how, "predict"), "Rule.how", self.how, "a predictor, e.g. Hold()")
+
+    @property
+    def signals(self) -> tuple[Signal, ...]:
+        """What has to be measured for the controller and the predictor."""
+        return (*self.when.signals, *self.how.signals)
 
     @property
     def label(self) -> str:
@@ -131,15 +138,16 @@ def _can_measure(site: Site, asks: bool, probe: Probe) -> bool:
         return isinstance(probe, BlockProbe)
     if isinstance(probe, PrefixResidual):
         return probe.stop == site.start
-    return isinstance(probe, (AttentionInput, TimeEmbedding))
+    return isinstance(probe, (SpanInput, StackInput, AttentionInput, TimeEmbedding))
 
 
 def _needed(when: Controller) -> str:
     if not when.asks:
         return "a Span, measured at an AttentionResidual or RestResidual"
     return (
-        "something measured before the site, over the lead branch: for a Span(start=n) an AttentionInput, a "
-        "TimeEmbedding or a PrefixResidual(stop=n), n >= 1; for an Output the Latent"
+        "something measured before the site, over the lead branch: for a Span(start=n) its SpanInput, the "
+        "StackInput, an AttentionInput, a TimeEmbedding or a PrefixResidual(stop=n), n >= 1; for an Output "
+        "the Latent"
     )
 
 

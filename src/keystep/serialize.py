@@ -9,7 +9,7 @@ from dataclasses import fields, is_dataclass
 from typing import Any
 
 from keystep.errors import unknown
-from keystep.how import Constant, FrequencyBands, Gain, Hold, Linear, Ramp, Spacing, Taylor
+from keystep.how import Constant, FrequencyBands, Gain, Hold, Linear, Measured, Ramp, Spacing, Taylor
 from keystep.policy import Policy, Rule
 from keystep.what import (
     Attention,
@@ -23,6 +23,8 @@ from keystep.what import (
     PrefixResidual,
     RestResidual,
     Span,
+    SpanInput,
+    StackInput,
     TimeEmbedding,
 )
 from keystep.when import (
@@ -38,6 +40,7 @@ from keystep.when import (
     MotionRatio,
     MotionRegularisation,
     PredictedChange,
+    Progress,
     RelativeChange,
     Window,
 )
@@ -47,11 +50,11 @@ PARTS = {
     for part in (
         *(Policy, Rule),
         *(Attention, Mlp, Branch, Output, Span, AttentionResidual, RestResidual, PrefixResidual),
-        *(AttentionInput, TimeEmbedding, Latent, Prediction),
+        *(SpanInput, StackInput, AttentionInput, TimeEmbedding, Latent, Prediction),
         *(Always, Every, Mask, Window, After),
         *(Codebook, Below, Accumulate, PredictedChange),
-        *(MotionRegularisation, RelativeChange, MotionRatio, MeanChange, MeanSize),
-        *(Hold, Linear, Constant, Ramp, Spacing, Taylor, FrequencyBands, Gain),
+        *(MotionRegularisation, RelativeChange, MotionRatio, MeanChange, MeanSize, Progress),
+        *(Hold, Linear, Constant, Ramp, Spacing, Measured, Taylor, FrequencyBands, Gain),
     )
 }
 

@@ -16,6 +16,7 @@ from keystep.how import (
     Gain,
     Hold,
     Linear,
+    Measured,
     Moment,
     Predictor,
     Ramp,
@@ -23,6 +24,8 @@ from keystep.how import (
     Taylor,
 )
 from keystep.methods.fastercache import PRESETS
+from keystep.what import PrefixResidual
+from keystep.when import Progress
 
 # gaps between computed evaluations, and from the last one to the predicted one
 GAPS = st.lists(st.integers(1, 60), min_size=5, max_size=5)
@@ -243,3 +246,19 @@ def test_gain_is_the_product_over_its_gate(
     flat = replace(gain, accumulates=False).at(refresh, refresh + skips)
     is_open = skips > 0 and start <= refresh + skips <= stop
     assert flat == pytest.approx(rate if is_open else 1.0)
+
+
+def test_a_measured_weight_goes_as_far_as_the_probe_has() -> None:
+    """The stack moves as its probe does: 1.3 steps from the older value are met exactly."""
+    linear = Linear(Measured(Progress(PrefixResidual())))
+    older, step = torch.randn(2, 4, 3)
+    entries = history(linear, [older, older + step], [900.0, 800.0])
+
+    def at(progress: dict[str, float]) -> torch.Tensor:
+        return linear.predict(entries, Moment(4, 700.0, progress))
+
+    torch.testing.assert_close(at({"progress": 1.3}), older + 1.3 * step)
+    torch.testing.assert_close(at({"progress": 9.0}), older + 1.5 * step)
+    torch.testing.assert_close(at({"progress": 0.2}), older + step)
+    torch.testing.assert_close(at({}), older + step)
+    assert linear.signals == (Progress(PrefixResidual()),) and Linear().signals == ()

@@ -10,15 +10,25 @@ import torch
 
 import keystep
 from keystep import Policy, Rule, Trace
-from keystep.how import Hold
-from keystep.what import AttentionInput, Output, PrefixResidual, Site, Span, TimeEmbedding
-from keystep.when import Accumulate, Below, Controller, PredictedChange, RelativeChange
+from keystep.how import Hold, Linear, Measured, Predictor
+from keystep.what import (
+    AttentionInput,
+    Output,
+    PrefixResidual,
+    Site,
+    Span,
+    SpanInput,
+    StackInput,
+    TimeEmbedding,
+)
+from keystep.when import Accumulate, Below, Controller, PredictedChange, Progress, RelativeChange
 from tests.laws.instruments import may_warn
 from tests.matrix import pipe_of
 from tests.zoo import COGVIDEOX, LATTE, STEPS, WAN, Zoo
 
 ZOOS = pytest.mark.parametrize("zoo", [LATTE, COGVIDEOX, WAN], ids=lambda zoo: zoo.name)
 BATCH = 2
+HOLD = Hold()
 
 
 class Record:
@@ -72,8 +82,8 @@ def recorded(zoo: Zoo, *wanted: tuple[torch.nn.Module, Any]) -> list[list[torch.
     return [record.values for record in records]
 
 
-def measured(zoo: Zoo, site: Site, when: Controller) -> Trace:
-    with keystep.accelerate(pipe_of(zoo), Policy((Rule(site, when, Hold()),))) as session, may_warn():
+def measured(zoo: Zoo, site: Site, when: Controller, how: Predictor = HOLD) -> Trace:
+    with keystep.accelerate(pipe_of(zoo), Policy((Rule(site, when, how),))) as session, may_warn():
         zoo.sample(pipe_of(zoo), batch=BATCH)
     assert session.trace is not None
     return session.trace
@@ -118,6 +128,30 @@ def test_prefix_residual_against_the_last_computed(zoo: Zoo, stop: int) -> None:
     for k in range(1, STEPS):
         expected = change(residuals[k], residuals[k - 1])
         assert trace.rows[k].signals["distance"] == pytest.approx(expected, rel=1e-3)
+
+
+@ZOOS
+def test_inputs_of_stack_and_span_and_progress(zoo: Zoo) -> None:
+    """What DiCache looks at: two hidden states, and how far the first blocks' residual has gone on."""
+    blocks = blocks_of(zoo)
+    first, border = recorded(zoo, (blocks[0], first_input), (blocks[1], first_input))
+    when = Accumulate(
+        0.0,
+        RelativeChange(SpanInput(), since="previous"),
+        minus=RelativeChange(StackInput(), since="previous", name="input"),
+    )
+    trace = measured(zoo, Span(1), when, Linear(Measured(Progress(PrefixResidual(1)))))
+    residuals = [after - before for before, after in zip(first, border, strict=True)]
+    for k in range(1, STEPS):
+        signals = trace.rows[k].signals
+        assert signals["distance"] == pytest.approx(change(border[k], border[k - 1]), rel=1e-3)
+        assert signals["input"] == pytest.approx(change(first[k], first[k - 1]), rel=1e-3)
+        assert ("progress" in signals) == (k > 1)
+        if k > 1:
+            new, newer, older = residuals[k], residuals[k - 1], residuals[k - 2]
+            parts = zip(*(x.chunk(BATCH) for x in (new, newer, older)), strict=True)
+            expected = max(float((n - o).abs().sum() / (m - o).abs().sum()) for n, m, o in parts)
+            assert signals["progress"] == pytest.approx(expected, rel=1e-3)
 
 
 @ZOOS

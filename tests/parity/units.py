@@ -61,7 +61,7 @@ def relative(ours: float, golden: float) -> float:
 
 def measure(signal: Signal, new: torch.Tensor, old: torch.Tensor, frames: int) -> float:
     """A signal's number from its sums, as the engine reads them."""
-    sums = signal.measure(new, old, frames).tolist()
+    sums = signal.measure(new, (old,), frames).tolist()
     return signal.combine([list(zip(*stride, strict=True)) for stride in sums])
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from keystep.what import AttentionInput, PrefixResidual
+from keystep.what import AttentionInput, PrefixResidual, StackInput
 from keystep.when import Accumulate, After, Below, PredictedChange, RelativeChange, Window
 from keystep.when.rate import LATENT, OUTPUT, SIZE, STEP
 
@@ -51,6 +51,14 @@ def test_accumulate_with_a_polynomial() -> None:
 
 def test_accumulate_computes_what_is_no_number() -> None:
     assert play(Accumulate(1.0, INPUT), distances(0.1, NAN, 0.1, float("inf"), 0.1, 0.1)) == "CsCsCsC"
+
+
+def test_accumulate_with_a_change_taken_off() -> None:
+    """|.3 - .1| = .2, |.1 - .2| = .1: three evaluations reach .5."""
+    when = Accumulate(0.45, INPUT, minus=RelativeChange(StackInput(), since="previous", name="input"))
+    assert [signal.name for signal in when.signals] == ["distance", "input"]
+    pairs = [(0.3, 0.1), (0.1, 0.2), (0.5, 0.2), (0.3, 0.1), (0.3, 0.1)]
+    assert play(when, [{}, *({"distance": a, "input": b} for a, b in pairs)]) == "CssCsC"
 
 
 def test_below_without_limits() -> None:

@@ -9,7 +9,7 @@ import pytest
 from keystep import Policy
 from keystep.engine.planner import Planner
 from keystep.how import Hold, Taylor
-from keystep.methods import METHODS, PAB, DBCache, EasyCache, FBCache, TaylorSeer, TeaCache, build
+from keystep.methods import METHODS, PAB, DBCache, DiCache, EasyCache, FBCache, TaylorSeer, TeaCache, build
 from keystep.methods.dbcache import MASKS, mask_for
 from keystep.what import (
     Attention,
@@ -19,6 +19,8 @@ from keystep.what import (
     Output,
     PrefixResidual,
     Span,
+    SpanInput,
+    StackInput,
     TimeEmbedding,
 )
 from keystep.when import Accumulate, Below, Mask, PredictedChange
@@ -170,6 +172,16 @@ def test_easycache_constants() -> None:
     assert EasyCache(warmup=0.0).policy("latte", 30).rules[0].when.num_first == 2
 
 
+def test_dicache_constants() -> None:
+    (rule,) = DiCache().policy("wan", 50).rules
+    assert rule.what == Span(1) and isinstance(rule.when, Accumulate) and rule.when.num_first == 10
+    assert rule.when.change.probe == SpanInput() and rule.when.minus.probe == StackInput()
+    assert [signal.name for signal in rule.signals] == ["distance", "input", "progress"]
+    (rule,) = DiCache(0.4, depth=2, is_relative=False).policy("wan", 50).rules
+    assert rule.what == Span(2) and rule.when.minus is None
+    assert rule.how.weight.progress.probe == PrefixResidual(2)
+
+
 # ------------------------------------------------------------------ CFG-Cache beside a method
 
 
@@ -215,6 +227,8 @@ def test_a_full_evaluation_waits_for_no_laggard() -> None:
         (lambda: DBCache(first=-1), "dbcache.first: given -1"),
         (lambda: DBCache(warmup=0), "dbcache.warmup: given 0"),
         (lambda: DBCache(order=9), "Taylor.order: given 9"),
+        (lambda: DiCache(-0.1), "dicache.threshold: given -0.1"),
+        (lambda: DiCache(depth=0), "dicache.depth: given 0"),
         (lambda: PAB("x"), "unknown pab preset 'x'"),
         (lambda: PAB(stretch=0), "pab.stretch: given 0"),
         (lambda: TaylorSeer(interval=1), "taylorseer.interval: given 1"),

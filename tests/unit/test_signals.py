@@ -8,8 +8,8 @@ import torch
 from keystep.engine.measure import Measurement
 from keystep.how import Hold
 from keystep.policy import Rule
-from keystep.what import AttentionResidual, RestResidual, Span
-from keystep.when import Every, MotionRatio, RelativeChange
+from keystep.what import AttentionResidual, PrefixResidual, RestResidual, Span
+from keystep.when import Every, MotionRatio, Progress, RelativeChange
 from keystep.when.signal import absolute_sum, ratio
 
 RULE = Rule(Span(), Every(2), Hold())
@@ -22,7 +22,8 @@ def begin(
     num_frames: int,
     samples: int,
 ) -> Measurement:
-    return Measurement.begin(RULE, signal, signal.probes[0], new, old, num_frames, samples)
+    previous = () if old is None else (old,)
+    return Measurement.begin(RULE, signal, signal.probes[0], new, previous, num_frames, samples)
 
 
 def read(measurements: list[Measurement]) -> dict[str, float]:
@@ -99,6 +100,25 @@ def test_several_probes_count_by_their_mean() -> None:
     probes = (AttentionResidual(0.5), RestResidual(0.5))
     signal = RelativeChange(probes)
     old, new = torch.randn(2, 1, 6, 5), torch.randn(2, 1, 6, 5)
-    begun = [Measurement.begin(RULE, signal, probe, new[i], old[i], 2, 1) for i, probe in enumerate(probes)]
+    begun = [
+        Measurement.begin(RULE, signal, probe, new[i], (old[i],), 2, 1) for i, probe in enumerate(probes)
+    ]
     ratios = [((new[i] - old[i]).abs().sum() / old[i].abs().sum()).item() for i in range(2)]
     assert read(begun)["distance"] == pytest.approx(sum(ratios) / 2, rel=1e-5)
+
+
+def test_progress_from_the_last_but_one() -> None:
+    """Half a step beyond the newest is 1.5; the newest itself 1; samples apart, the largest counts."""
+    older, step = torch.randn(2, 2, 6, 5)
+    signal = Progress(PrefixResidual())
+
+    def progress(new: torch.Tensor) -> float:
+        previous = (older, older + step)
+        return read([Measurement.begin(RULE, signal, signal.probe, new, previous, 2, 2)])["progress"]
+
+    assert progress(older + 1.5 * step) == pytest.approx(1.5, rel=1e-5)
+    assert progress(older + step) == pytest.approx(1.0, rel=1e-5)
+    mixed = torch.cat([older[:1] + 0.5 * step[:1], older[1:] + 3 * step[1:]])
+    assert progress(mixed) == pytest.approx(3.0, rel=1e-5)
+    still = Measurement.begin(RULE, signal, signal.probe, older, (older, older), 2, 2)
+    assert read([still])["progress"] == 1.0, "nothing moved at all"

@@ -66,7 +66,7 @@ def attach_model(
             seat(stack, exit_module, ExitSeat(session, exit_module))
         elif isinstance(rule.what, Span):
             seats[in_order[-1]].is_last = True
-        for probe in (probe for signal in rule.when.signals for probe in signal.probes):
+        for probe in (probe for signal in rule.signals for probe in signal.probes):
             if isinstance(probe, BlockProbe):
                 _tap_residual(stack, module, spec, seats, probe)
             elif isinstance(probe, AttentionInput):

@@ -9,7 +9,16 @@ import torch
 
 from keystep.engine.prober import Probed, Prober, is_whole
 from keystep.policy import Rule
-from keystep.what import LEAD, AttentionInput, BlockProbe, Branch, PrefixResidual, Span
+from keystep.what import (
+    LEAD,
+    AttentionInput,
+    BlockProbe,
+    Branch,
+    PrefixResidual,
+    Span,
+    SpanInput,
+    StackInput,
+)
 from keystep.what.branch import rows_of
 
 if TYPE_CHECKING:
@@ -88,10 +97,15 @@ class Call:
         if LEAD not in self.active:
             return
         probed: list[Probed] = []
-        for probe in dict.fromkeys(probe for signal in span.when.signals for probe in signal.probes):
+        for probe in dict.fromkeys(probe for signal in span.signals for probe in signal.probes):
             before = None
             if isinstance(probe, PrefixResidual):
                 value, before = hidden, first
+            elif isinstance(probe, SpanInput):
+                value = hidden
+            elif isinstance(probe, StackInput):
+                assert first is not None, "kept for a controller that asks"
+                value = first
             elif isinstance(probe, AttentionInput):
                 value = peek()
             else:

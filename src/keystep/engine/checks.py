@@ -164,7 +164,7 @@ def leave_out(policy: Policy, spec: ModelSpec, module: nn.Module) -> Policy:
 
 
 def _check_probes(rule: Rule, spec: ModelSpec) -> None:
-    for signal in rule.when.signals:
+    for signal in rule.signals:
         for probe in signal.probes:
             if isinstance(probe, BlockProbe) and probe.kind and probe.kind not in spec.residual:
                 raise ValueError(

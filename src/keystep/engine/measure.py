@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -44,7 +44,7 @@ class Measurement:
         signal: Signal,
         probe: Probe,
         value: torch.Tensor,
-        previous: torch.Tensor | None,
+        previous: Sequence[torch.Tensor],
         frames: int,
         samples: int,
     ) -> Measurement:

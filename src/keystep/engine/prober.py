@@ -32,7 +32,7 @@ class Probed:
         value: what was seen.
         is_own: whether it was made here; what belongs to the model or the pipeline may be overwritten.
         since: when its predecessor is replaced, see `RelativeChange`.
-        is_needed: whether a later evaluation compares with it.
+        num_kept: how many of its kind later evaluations compare with.
         measurements: what is being measured on it.
     """
 
@@ -40,7 +40,7 @@ class Probed:
     value: torch.Tensor
     is_own: bool
     since: str
-    is_needed: bool
+    num_kept: int
     measurements: list[Measurement]
 
 
@@ -65,9 +65,7 @@ class Prober:
     ) -> Iterator[Probed]:
         """Begin to measure `after`, or the residual `after - before`, for the signals of a probe."""
         for over, since in product(("lead", "all"), ("computed", "previous")):
-            signals = [
-                s for s in rule.when.signals if probe in s.probes and (s.over, s.since) == (over, since)
-            ]
+            signals = [s for s in rule.signals if probe in s.probes and (s.over, s.since) == (over, since)]
             if signals and (over == "all" or LEAD in self.active):
                 yield self._begin(rule, signals, probe, after, before)
 
@@ -86,25 +84,32 @@ class Prober:
             before = None if before is None else rows_of(before, LEAD, self.active)
         value = after.detach() if before is None else (after.to(before.dtype) - before).detach()
         key = (f"probe of {rule.label}", f"{probe} {over} {since}", "+".join(branches))
-        entries = self.run.histories.get(key)
-        previous = entries[-1].values[0] if entries else None
+        previous = [entry.values[0] for entry in self.run.histories.get(key)]
         samples = self.samples * len(branches)
         measurements = [
-            Measurement.begin(rule, signal, probe, value, previous, self.num_frames, samples)
+            Measurement.begin(
+                rule,
+                signal,
+                probe,
+                value,
+                previous[len(previous) - signal.num_previous :],
+                self.num_frames,
+                samples,
+            )
             for signal in signals
-            if previous is not None or not signal.needs_previous
+            if len(previous) >= signal.num_previous
         ]
         self.run.measurements.extend(measurements)
-        is_needed = any(s.needs_previous for s in signals)
-        return Probed(key, value, before is not None, since, is_needed, measurements)
+        num_kept = max(signal.num_previous for signal in signals)
+        return Probed(key, value, before is not None, since, num_kept, measurements)
 
     def remember(self, probed: Iterable[Probed], is_computed: bool) -> None:
         """Put what was seen in the place of its predecessors."""
         for seen in probed:
-            if seen.is_needed and (is_computed or seen.since == "previous"):
+            if seen.num_kept and (is_computed or seen.since == "previous"):
                 value = seen.value if seen.is_own and is_whole(seen.value) else seen.value.clone()
-                self.run.histories.trim(seen.key, 0)
-                self.run.histories.push(seen.key, Entry(self.run.now, (value,)), 1)
+                self.run.histories.trim(seen.key, seen.num_kept - 1)
+                self.run.histories.push(seen.key, Entry(self.run.now, (value,)), seen.num_kept)
 
     def ask(self, rule: Rule, probed: Iterable[Probed]) -> None:
         """Let the controller decide by what was measured, where the plan left it open; remember it."""

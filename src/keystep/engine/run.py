@@ -68,6 +68,7 @@ class Run:
         self._num_alike = 0  # evaluations in a row with the text tensor of the one before
         self._evaluation = 0
         self._num_calls = 0
+        self._measured: dict[str, float] = {}  # signals read so far in this evaluation
         self._seen: tuple[str, ...] = ()  # branches of this evaluation's calls so far
         self.model = ""
         self.sites: dict[str, tuple[str, ...]] = {}  # attention module -> names of the tensors it returns
@@ -100,7 +101,8 @@ class Run:
     def now(self) -> Moment:
         """The current evaluation."""
         index = self._evaluation - 1
-        return Moment(self._evaluation, self._times[index] if index < len(self._times) else float("nan"))
+        time = self._times[index] if index < len(self._times) else float("nan")
+        return Moment(self._evaluation, time, self._measured)
 
     @property
     def is_over(self) -> bool:
@@ -159,7 +161,7 @@ class Run:
 
     def _open_evaluation(self, model: str, condition: torch.Tensor | None) -> None:
         self._evaluation += 1
-        self._num_calls, self._seen = 0, ()
+        self._num_calls, self._seen, self._measured = 0, (), {}
         if model != self.model:
             self._forget(f"evaluation {self._evaluation}: {model} takes over")
             self.model = model
@@ -201,6 +203,7 @@ class Run:
 
     def ask(self, rule: Rule, measured: dict[str, float]) -> None:
         """Let the controller decide in the middle of the forward."""
+        self._measured = measured
         self.settle(rule, self._ledger.decide(rule, self._evaluation, measured))
 
     def close_evaluation(self) -> None:

@@ -3,7 +3,7 @@
 from keystep.how.frequency import FrequencyBands, Gain
 from keystep.how.history import Entry, Moment, Predictor
 from keystep.how.hold import Hold
-from keystep.how.linear import Constant, Linear, Ramp, Spacing
+from keystep.how.linear import Constant, Linear, Measured, Ramp, Spacing
 from keystep.how.taylor import Taylor
 
 __all__ = [
@@ -13,6 +13,7 @@ __all__ = [
     "Gain",
     "Hold",
     "Linear",
+    "Measured",
     "Moment",
     "Predictor",
     "Ramp",

@@ -80,6 +80,7 @@ class FrequencyBands:
     radius: float = 0.2
     num_entries = 1
     needs_time = False
+    signals = ()
 
     def __post_init__(self) -> None:
         require(

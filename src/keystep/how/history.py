@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import torch
+
+from keystep.when.signal import Signal
 
 
 @dataclass(frozen=True)
@@ -16,10 +18,12 @@ class Moment:
     Attributes:
         evaluation: 1-based index of the model evaluation.
         time: the scheduler's timestep at that evaluation (its own units; decreasing over a run).
+        measured: signals by name, as far as they were read before what is predicted.
     """
 
     evaluation: int
     time: float
+    measured: Mapping[str, float] = field(default_factory=dict, compare=False)
 
 
 @dataclass(frozen=True)
@@ -52,6 +56,11 @@ class Predictor(Protocol):
     @property
     def needs_time(self) -> bool:
         """Whether it looks at `Moment.time`."""
+        ...
+
+    @property
+    def signals(self) -> tuple[Signal, ...]:
+        """What it looks at in `Moment.measured`; mostly nothing."""
         ...
 
     def keep(self, delta: torch.Tensor) -> tuple[torch.Tensor, ...]:

@@ -16,6 +16,7 @@ class Hold:
 
     num_entries = 1
     needs_time = False
+    signals = ()
 
     def keep(self, delta: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Store the delta itself."""

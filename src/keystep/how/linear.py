@@ -13,6 +13,7 @@ import torch
 
 from keystep.errors import require
 from keystep.how.history import Entry, Moment
+from keystep.when.signal import Progress, Signal
 
 
 @dataclass(frozen=True)
@@ -69,23 +70,54 @@ class Spacing:
 
 
 @dataclass(frozen=True)
+class Measured:
+    """The weight that a signal tells: how far the probe has gone on, less 1, within limits.
+
+    Attributes:
+        progress: the signal.
+        least, most: limits of the progress (1 = hold the newest delta, 1.5 = half of the last change again).
+    """
+
+    progress: Progress
+    least: float = 1.0
+    most: float = 1.5
+
+    def __post_init__(self) -> None:
+        require(self.least <= self.most, "Measured.most", self.most, f"a progress >= least={self.least}")
+
+    def at(self, history: Sequence[Entry], now: Moment) -> float:
+        """The weight; that of the least progress where nothing was measured."""
+        del history
+        progress = now.measured.get(self.progress.name, self.least)
+        return min(self.most, max(self.least, progress)) - 1.0
+
+
+@dataclass(frozen=True)
 class Linear:
     """Extrapolate through the last two computed deltas with the given weight (a number is a `Constant`)."""
 
-    weight: Constant | Ramp | Spacing | float = Spacing()
+    weight: Constant | Ramp | Spacing | Measured | float = Spacing()
     num_entries = 2
 
     def __post_init__(self) -> None:
         if isinstance(self.weight, (int, float)):
             object.__setattr__(self, "weight", Constant(float(self.weight)))
         require(
-            hasattr(self.weight, "at"), "Linear.weight", self.weight, "a number, Constant, Ramp or Spacing"
+            hasattr(self.weight, "at"),
+            "Linear.weight",
+            self.weight,
+            "a number, Constant, Ramp, Spacing or Measured",
         )
 
     @property
     def needs_time(self) -> bool:
         """Only for weights by spacing."""
         return isinstance(self.weight, Spacing)
+
+    @property
+    def signals(self) -> tuple[Signal, ...]:
+        """Only for a measured weight."""
+        return (self.weight.progress,) if isinstance(self.weight, Measured) else ()
 
     def keep(self, delta: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Store the delta itself."""

@@ -24,6 +24,7 @@ class Taylor:
     """
 
     order: int = 1
+    signals = ()
 
     def __post_init__(self) -> None:
         require(0 <= self.order <= 4, "Taylor.order", self.order, "0 to 4")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from keystep.methods.adacache import AdaCache, MoReg
 from keystep.methods.dbcache import DBCache
+from keystep.methods.dicache import DiCache
 from keystep.methods.easycache import EasyCache
 from keystep.methods.fastercache import FasterCache
 from keystep.methods.fbcache import FBCache
@@ -19,6 +20,7 @@ __all__ = [
     "PAB",
     "AdaCache",
     "DBCache",
+    "DiCache",
     "EasyCache",
     "FBCache",
     "FasterCache",

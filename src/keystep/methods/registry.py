@@ -10,6 +10,7 @@ from pydantic import TypeAdapter, ValidationError
 from keystep.errors import unknown
 from keystep.methods.adacache import AdaCache
 from keystep.methods.dbcache import DBCache
+from keystep.methods.dicache import DiCache
 from keystep.methods.easycache import EasyCache
 from keystep.methods.fastercache import FasterCache
 from keystep.methods.fbcache import FBCache
@@ -41,6 +42,7 @@ METHODS: dict[str, Entry] = {
     "dbcache": Entry(DBCache, {}),
     "taylorseer": Entry(TaylorSeer, {}),
     "easycache": Entry(EasyCache, {}),
+    "dicache": Entry(DiCache, {}),
     "magcache": Entry(MagCache, {}),
     "static": Entry(Static, {}),
 }

@@ -18,6 +18,8 @@ from keystep.what.site import (
     RestResidual,
     Site,
     Span,
+    SpanInput,
+    StackInput,
     TimeEmbedding,
 )
 
@@ -40,5 +42,7 @@ __all__ = [
     "RestResidual",
     "Site",
     "Span",
+    "SpanInput",
+    "StackInput",
     "TimeEmbedding",
 ]

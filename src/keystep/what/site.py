@@ -193,6 +193,16 @@ class PrefixResidual:
 
 
 @dataclass(frozen=True)
+class SpanInput:
+    """Probe: the hidden state that goes into the span, after the blocks before it."""
+
+
+@dataclass(frozen=True)
+class StackInput:
+    """Probe: the hidden state that goes into the first block of all."""
+
+
+@dataclass(frozen=True)
 class AttentionInput:
     """Probe: what the attention of the span's first block is given (normalised and modulated), known before
     anything of the span runs.
@@ -214,5 +224,5 @@ class Prediction:
     """Probe: the model's output, where it was computed."""
 
 
-BeforeSpan = PrefixResidual | AttentionInput | TimeEmbedding
+BeforeSpan = PrefixResidual | SpanInput | StackInput | AttentionInput | TimeEmbedding
 Probe = BlockProbe | BeforeSpan | Latent | Prediction

@@ -6,7 +6,7 @@ from keystep.when.below import Below, BelowState
 from keystep.when.controller import Controller, Plan
 from keystep.when.rate import PredictedChange, RateState
 from keystep.when.schedule import Always, Every, Mask
-from keystep.when.signal import MeanChange, MeanSize, MotionRatio, RelativeChange, Signal
+from keystep.when.signal import MeanChange, MeanSize, MotionRatio, Progress, RelativeChange, Signal
 from keystep.when.timed import After, Window
 
 __all__ = [
@@ -27,6 +27,7 @@ __all__ = [
     "MotionRegularisation",
     "Plan",
     "PredictedChange",
+    "Progress",
     "RateState",
     "RelativeChange",
     "Signal",

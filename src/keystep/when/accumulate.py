@@ -33,6 +33,7 @@ class Accumulate:
         num_first, num_last: evaluations computed in any case at the two ends of the run; whole numbers, or
             floats as fractions of the run.
         max_consecutive: at most so many skips in a row; None = no limit.
+        minus: a change that is taken off, the absolute difference being added up; None = nothing is.
     """
 
     threshold: float
@@ -41,6 +42,7 @@ class Accumulate:
     num_first: int | float = 1
     num_last: int | float = 1
     max_consecutive: int | None = None
+    minus: RelativeChange | None = None
     asks = True
     needs_time = False
 
@@ -55,8 +57,8 @@ class Accumulate:
 
     @property
     def signals(self) -> tuple[Signal, ...]:
-        """The change."""
-        return (self.change,)
+        """The change, and what is taken off."""
+        return (self.change,) if self.minus is None else (self.change, self.minus)
 
     def begin(self, num_evaluations: int, times: Sequence[float] = ()) -> Accumulated:
         """Nothing added up yet."""
@@ -79,10 +81,14 @@ class Accumulate:
             value = value * change + coefficient
         return value
 
+    def _increment(self, measured: Mapping[str, float]) -> float:
+        value = self.rescale(measured[self.change.name])
+        return value if self.minus is None else abs(value - measured[self.minus.name])
+
     def decide(self, state: Accumulated, evaluation: int, measured: Mapping[str, float]) -> Plan:
         """Skip while the sum, this evaluation's change included, is below the threshold."""
         del evaluation
-        total = state.total + self.rescale(measured[self.change.name])
+        total = state.total + self._increment(measured)
         return "skip" if total < self.threshold else "compute"
 
     def update(
@@ -92,5 +98,5 @@ class Accumulate:
         del evaluation
         if is_computed:
             return Accumulated(state.num_evaluations)
-        total = state.total + self.rescale(measured[self.change.name])
+        total = state.total + self._increment(measured)
         return Accumulated(state.num_evaluations, total, state.consecutive + 1)

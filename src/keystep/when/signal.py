@@ -17,6 +17,7 @@ from keystep.what.site import AttentionResidual, Probe
 Pairs = Sequence[tuple[float, float]]  # one (numerator, denominator) per sample
 Probes = Probe | tuple[Probe, ...]
 Since = Literal["computed", "previous"]
+Previous = Sequence[torch.Tensor]  # what was probed before, newest last, as many as `num_previous`
 
 
 def ratio(numerator: float, denominator: float, empty: float = 0.0) -> float:
@@ -62,19 +63,20 @@ class RelativeChange:
             samples, as the AdaCache reference code pools them.
         since: `"computed"`: against the last evaluation that was computed; `"previous"`: against the one
             before, computed or not.
+        name: in traces and for the controller.
     """
 
     probe: Probes = field(default_factory=AttentionResidual)
     over: Literal["lead", "all"] = "lead"
     since: Since = "computed"
-    name: ClassVar[str] = "distance"
-    needs_previous: ClassVar[bool] = True
+    name: str = "distance"
+    num_previous: ClassVar[int] = 1
 
-    def measure(self, value: torch.Tensor, previous: torch.Tensor | None, num_frames: int) -> torch.Tensor:
-        """Sums per sample, (1, 2, B): `value` and `previous` are (B, frames * tokens, C)."""
+    def measure(self, value: torch.Tensor, previous: Previous, num_frames: int) -> torch.Tensor:
+        """Sums per sample, (1, 2, B): `value` and what was probed before are (B, frames * tokens, C)."""
         del num_frames
-        assert previous is not None, "the engine measures only with a previous value"
-        return torch.stack([absolute_sum(value - previous), absolute_sum(previous)])[None]
+        old = previous[-1]
+        return torch.stack([absolute_sum(value - old), absolute_sum(old)])[None]
 
     @property
     def probes(self) -> tuple[Probe, ...]:
@@ -105,7 +107,7 @@ class MotionRatio:
     strides: tuple[int, ...] = (1,)
     since: ClassVar[Since] = "computed"
     name: ClassVar[str] = "motion"
-    needs_previous: ClassVar[bool] = False
+    num_previous: ClassVar[int] = 0
 
     def __post_init__(self) -> None:
         require(
@@ -115,7 +117,7 @@ class MotionRatio:
             "one or more whole numbers of frames >= 1",
         )
 
-    def measure(self, value: torch.Tensor, previous: torch.Tensor | None, num_frames: int) -> torch.Tensor:
+    def measure(self, value: torch.Tensor, previous: Previous, num_frames: int) -> torch.Tensor:
         """Sums per stride and sample, (strides, 2, B); `value` is (B, frames * tokens, C), frame-major."""
         del previous
         if value.shape[1] % num_frames:
@@ -155,13 +157,12 @@ class MeanChange:
     probe: Probes
     since: Since = "computed"
     over: Literal["lead", "all"] = "lead"
-    needs_previous: ClassVar[bool] = True
+    num_previous: ClassVar[int] = 1
 
-    def measure(self, value: torch.Tensor, previous: torch.Tensor | None, num_frames: int) -> torch.Tensor:
+    def measure(self, value: torch.Tensor, previous: Previous, num_frames: int) -> torch.Tensor:
         """Sums per sample, (1, 2, B): of the change, and of ones."""
         del num_frames
-        assert previous is not None, "the engine measures only with a previous value"
-        return mean_sums(value - previous)
+        return mean_sums(value - previous[-1])
 
     @property
     def probes(self) -> tuple[Probe, ...]:
@@ -181,9 +182,9 @@ class MeanSize:
     probe: Probes
     over: Literal["lead", "all"] = "lead"
     since: ClassVar[Since] = "computed"
-    needs_previous: ClassVar[bool] = False
+    num_previous: ClassVar[int] = 0
 
-    def measure(self, value: torch.Tensor, previous: torch.Tensor | None, num_frames: int) -> torch.Tensor:
+    def measure(self, value: torch.Tensor, previous: Previous, num_frames: int) -> torch.Tensor:
         """Sums per sample, (1, 2, B): of the absolute value, and of ones."""
         del previous, num_frames
         return mean_sums(value)
@@ -198,10 +199,42 @@ class MeanSize:
         return mean_ratio(rows, self.over, empty=0.0)
 
 
+@dataclass(frozen=True)
+class Progress:
+    """How far a probed value has gone on: |new - older|_1 / |newer - older|_1, against the last two computed.
+
+    1 = it is where it was when last computed (or as far from the value before), 1.5 = half a step further.
+
+    Attributes:
+        probe, over: as for `RelativeChange`.
+    """
+
+    probe: Probes
+    over: Literal["lead", "all"] = "lead"
+    since: ClassVar[Since] = "computed"
+    name: ClassVar[str] = "progress"
+    num_previous: ClassVar[int] = 2
+
+    def measure(self, value: torch.Tensor, previous: Previous, num_frames: int) -> torch.Tensor:
+        """Sums per sample, (1, 2, B): of the two differences."""
+        del num_frames
+        older, newer = previous
+        return torch.stack([absolute_sum(value - older), absolute_sum(newer - older)])[None]
+
+    @property
+    def probes(self) -> tuple[Probe, ...]:
+        """Where it is measured."""
+        return probes_of(self.probe)
+
+    def combine(self, rows: Sequence[Pairs]) -> float:
+        """One number from the pairs of all samples."""
+        return mean_ratio(rows, self.over, empty=1.0)
+
+
 def mean_sums(value: torch.Tensor) -> torch.Tensor:
     """Numerator and denominator of the mean of |value| per sample, (1, 2, B)."""
     total = absolute_sum(value)
     return torch.stack([total, torch.full_like(total, value[0].numel())])[None]
 
 
-Signal = RelativeChange | MotionRatio | MeanChange | MeanSize
+Signal = RelativeChange | MotionRatio | MeanChange | MeanSize | Progress
