@@ -26,10 +26,10 @@ def models() -> None:
     rows = [
         (
             name,
-            spec.transformer + (f" in {spec.pipeline}" if spec.pipeline else ""),
+            spec.transformer + (f"\nin {spec.pipeline}" if spec.pipeline else ""),
             spec.guidance.replace(":", ": ").replace(",", ", "),
             ", ".join(spec.attention),
-            ", ".join(spec.blocks),
+            ",\n".join(spec.blocks),
         )
         for name, spec in SPECS.items()
     ]
