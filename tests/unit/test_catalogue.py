@@ -58,6 +58,20 @@ def test_a_saved_toy_loads_from_its_folder(tmp_path):
     assert torch.equal(pipe.transformer.proj_out.weight, saved.transformer.proj_out.weight)
 
 
+def test_offloading_leaves_the_parts_where_they_are(tmp_path):
+    """Each part has diffusers' hook that moves it, and nothing was moved at once; the result is the same."""
+    keystep.load("toy").save_pretrained(tmp_path)
+    pipe = keystep.load(str(tmp_path), offload=True)
+    hooked = {name for name, part in pipe.components.items() if hasattr(part, "_hf_hook")}
+    assert {"transformer", "text_encoder"} <= hooked
+    call = {"num_inference_steps": 4, "output_type": "latent"}
+    latents = [
+        each("a red circle moving right", generator=torch.Generator().manual_seed(0), **call).frames
+        for each in (pipe, keystep.load("toy"))
+    ]
+    assert torch.equal(*latents)
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

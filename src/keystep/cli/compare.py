@@ -36,6 +36,7 @@ def compare(
     fps: options.Fps = None,
     dtype: options.DtypeOption = options.Dtype.float32,
     device: options.Device = "cpu",
+    offload: options.Offload = False,
     load: options.LoadOptions = None,
 ) -> None:
     """Compare methods with the plain pipeline over prompts and seeds.
@@ -57,8 +58,9 @@ def compare(
         "height": height, "width": width, "resolution": resolution, "aspect": aspect, "seconds": seconds,
     }  # fmt: skip
     pipeline.check_words(model, words)
+    loading = pipeline.read_load_options(model, load or (), words) | pipeline.offloading(offload)
     settings = {
-        "model": model, "load": pipeline.read_load_options(model, load or (), words) or None, **words,
+        "model": model, "load": loading or None, **words,
         "dtype": dtype.value, "device": device, "fps": pipeline.choose_fps(model, fps),
     }  # fmt: skip
     _run(out, items, built, settings, words, pairs)

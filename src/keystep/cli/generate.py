@@ -30,6 +30,7 @@ def generate(
     fps: options.Fps = None,
     dtype: options.DtypeOption = options.Dtype.float32,
     device: options.Device = "cpu",
+    offload: options.Offload = False,
     load: options.LoadOptions = None,
     trace: options.TraceFile = None,
 ) -> None:
@@ -50,7 +51,7 @@ def generate(
         "seconds": seconds,
     }  # fmt: skip
     pipeline.check_words(model, words)
-    loading = pipeline.read_load_options(model, load or (), words)
+    loading = pipeline.read_load_options(model, load or (), words) | pipeline.offloading(offload)
     _run(pipeline.load_pipeline(model, dtype, device, loading), built, words, seed, files)
 
 

@@ -72,6 +72,12 @@ Fps = Annotated[
     typer.Option(min=0.1, help="Frames per second of the files (default: the model's own, or 8)."),
 ]
 DtypeOption = Annotated[Dtype, typer.Option(help="Precision of weights and computation.")]
+Offload = Annotated[
+    bool,
+    typer.Option(
+        "--offload", help="Move each part to the device only while it works: slower, less memory."
+    ),
+]
 Device = Annotated[str, typer.Option(help="Where to run: cpu, cuda, cuda:1 ...")]
 VideoFile = Annotated[Path, typer.Option(help="The video file to write, ending in .mp4.")]
 TraceFile = Annotated[Path | None, typer.Option(help="Also write what was computed and reused, as JSON.")]

@@ -190,6 +190,11 @@ def check_methods(pipe: Any, methods: Iterable[Any]) -> None:
             pass
 
 
+def offloading(is_wanted: bool) -> dict[str, Any]:
+    """The argument of `keystep.load` for `--offload`."""
+    return {"offload": True} if is_wanted else {}
+
+
 def load_pipeline(model: str, dtype: Dtype, device: str, loading: Mapping[str, Any] = NOTHING) -> Any:
     """Load a pipeline, its own progress bars switched off.
 
