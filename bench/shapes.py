@@ -14,6 +14,7 @@ from diffusers import (
     CogVideoXPipeline,
     CogVideoXTransformer3DModel,
     DDIMScheduler,
+    FlowMatchEulerDiscreteScheduler,
     LattePipeline,
     LatteTransformer3DModel,
 )
@@ -22,6 +23,10 @@ from keystep.models.opensora.pipeline import OpenSoraPipeline
 from keystep.models.opensora.scheduler import RectifiedFlowScheduler
 from keystep.models.opensora.transformer import STDiT3
 from keystep.models.opensora.vae import AutoencoderKLOpenSora
+from keystep.models.opensora_plan.pipeline import OpenSoraPlanPipeline
+from keystep.models.opensora_plan.transformer import OpenSoraPlanTransformer3DModel
+from keystep.models.vchitect.pipeline import VchitectPipeline
+from keystep.models.vchitect.transformer import VchitectTransformer3DModel
 
 TEXT = 64
 TEXT_WIDTH = 256
@@ -37,6 +42,7 @@ class Shape:
     latent: tuple[int, ...]
     text_width: int = TEXT_WIDTH
     has_negative: bool = True
+    pooled_width: int = 0  # of a pooled embedding of the prompt, where the pipeline takes one
 
     def arguments(self, steps: int, seed: int = 0) -> dict[str, Any]:
         generator = torch.Generator().manual_seed(seed)
@@ -44,9 +50,17 @@ class Shape:
         texts = {
             f"{name}_embeds": torch.randn(1, TEXT, self.text_width, generator=generator) for name in names
         }
+        pooled = {
+            f"{name}_embeds".replace("prompt", "pooled_prompt"): torch.randn(
+                1, self.pooled_width, generator=generator
+            )
+            for name in names
+            if self.pooled_width
+        }
         return {
             **dict.fromkeys(names),
             **texts,
+            **pooled,
             "latents": torch.randn(1, *self.latent, generator=generator),
             "num_inference_steps": steps,
             "guidance_scale": 6.0,
@@ -113,6 +127,39 @@ def opensora() -> OpenSoraPipeline:
     return OpenSoraPipeline(None, None, STDiT3().eval(), vae.eval(), RectifiedFlowScheduler())  # type: ignore[arg-type]
 
 
+def opensora_plan() -> OpenSoraPlanPipeline:
+    """The released width 1152, 2 + 2 of its 28 + 28 blocks; 5 frames of 64 tokens."""
+    torch.manual_seed(0)
+    transformer = OpenSoraPlanTransformer3DModel(
+        num_attention_heads=16,
+        attention_head_dim=72,
+        in_channels=4,
+        out_channels=8,
+        num_layers=2,
+        cross_attention_dim=1152,
+        attention_bias=True,
+        sample_size=64,
+        patch_size=2,
+        activation_fn="gelu-approximate",
+        num_embeds_ada_norm=1000,
+        norm_type="ada_norm_single",
+        norm_elementwise_affine=False,
+        norm_eps=1e-6,
+        caption_channels=4096,
+        video_length=5,
+    )
+    scheduler = DDIMScheduler(beta_schedule="linear", beta_end=0.02, clip_sample=False)
+    return OpenSoraPlanPipeline(None, None, None, transformer.eval(), scheduler)
+
+
+def vchitect() -> VchitectPipeline:
+    """Width 1536 as the released one is believed to have, 2 of its 24 layers; 3 frames of 64 tokens."""
+    torch.manual_seed(0)
+    transformer = VchitectTransformer3DModel(num_layers=2)
+    scheduler = FlowMatchEulerDiscreteScheduler(shift=3.0)
+    return VchitectPipeline(transformer.eval(), scheduler, *[None] * 7)  # type: ignore[arg-type]
+
+
 SHAPES = (
     Shape("cogvideox", cogvideox, {"num_frames": 9, "height": 256, "width": 256}, (3, 16, 32, 32)),
     Shape("latte", latte, {"video_length": 4, "height": 256, "width": 256}, (4, 4, 32, 32)),
@@ -123,5 +170,20 @@ SHAPES = (
         (4, 5, 8, 8),
         text_width=4096,
         has_negative=False,
+    ),
+    Shape(
+        "opensora-plan",
+        opensora_plan,
+        {"num_frames": 17, "height": 128, "width": 128},
+        (4, 5, 16, 16),
+        text_width=4096,
+    ),
+    Shape(
+        "vchitect",
+        vchitect,
+        {"num_frames": 3, "height": 128, "width": 128},
+        (3, 16, 16, 16),
+        text_width=4096,
+        pooled_width=2048,
     ),
 )
