@@ -21,7 +21,7 @@ STEPS = 12  # the shortest run in which every method skips
 # Layouts of a block's inputs in the plain pipeline: Latte's first pair of blocks differs from the others, and
 # the last block of joint models has no text to give on.
 LAYOUTS = {"latte": 3, "cogvideox": 2, "wan": 1, "vchitect": 2}
-FEW = ("fastercache", "adacache+moreg", "taylorseer-lite+cfg")
+FEW = ("fastercache", "adacache+moreg")
 
 
 @pytest.fixture
