@@ -1,0 +1,1 @@
+"""What works with what: every method on every model, measured."""
