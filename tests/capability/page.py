@@ -88,6 +88,6 @@ def count_answers(cells: Cells) -> str:
     return (
         f"Of {len(found)} pairs {sum(not cell.remarks for cell in found)} answer every question with yes. In "
         f"{count('n/a:')} a question does not apply, in {count('warned:')} a warning says that nothing was "
-        f"skipped, {count('refused:')} are refused with a message that says what to do, and {count('no:')} have "
-        "an answer that is no."
+        f"skipped, {count('refused:')} are refused with a message that says what to do, and {count('no:')} "
+        "have an answer that is no."
     )
