@@ -15,7 +15,7 @@ $(VENV)/.done: pyproject.toml constraints.txt
 
 test: setup
 	scripts/check
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
 demo: setup
 	$(BIN)/keystep demo --out demo-videos
