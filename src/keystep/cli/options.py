@@ -74,9 +74,7 @@ Fps = Annotated[
 DtypeOption = Annotated[Dtype, typer.Option(help="Precision of weights and computation.")]
 Offload = Annotated[
     bool,
-    typer.Option(
-        "--offload", help="Move each part to the device only while it works: slower, less memory."
-    ),
+    typer.Option("--offload", help="Move each part to the device only while it works: slower, less memory."),
 ]
 Device = Annotated[str, typer.Option(help="Where to run: cpu, cuda, cuda:1 ...")]
 VideoFile = Annotated[Path, typer.Option(help="The video file to write, ending in .mp4.")]
