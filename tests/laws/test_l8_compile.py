@@ -15,12 +15,12 @@ from keystep.policy import Policy
 from keystep.what import Attention, Mlp
 from tests.laws.instruments import may_warn
 from tests.matrix import METHODS, pipe_of
-from tests.zoo import COGVIDEOX, LATTE, VCHITECT, WAN, Zoo
+from tests.zoo import COGVIDEOX, LATTE, OPENSORA, OPENSORA_PLAN, VCHITECT, WAN, Zoo
 
 STEPS = 12  # the shortest run in which every method skips
 # Layouts of a block's inputs in the plain pipeline: Latte's first pair of blocks differs from the others, and
 # the last block of joint models has no text to give on.
-LAYOUTS = {"latte": 3, "cogvideox": 2, "wan": 1, "vchitect": 2}
+LAYOUTS = {"latte": 3, "cogvideox": 2, "wan": 1, "vchitect": 2, "opensora": 2, "opensora-plan": 3}
 FEW = ("fastercache", "adacache+moreg")
 
 
@@ -57,7 +57,10 @@ def count_variants(trace: Trace, policy: Policy) -> int:
 
 @pytest.mark.parametrize(
     ("zoo", "names"),
-    [(LATTE, METHODS), (COGVIDEOX, METHODS), (WAN, METHODS), (VCHITECT, FEW)],
+    [
+        *((zoo, METHODS) for zoo in (LATTE, COGVIDEOX, WAN)),
+        *((zoo, FEW) for zoo in (VCHITECT, OPENSORA, OPENSORA_PLAN)),
+    ],
     ids=lambda value: getattr(value, "name", ""),
 )
 def test_all_methods_on_one_compiled_pipeline(
