@@ -88,29 +88,40 @@ def cogvideox() -> CogVideoXPipeline:
     return CogVideoXPipeline(None, None, None, transformer.eval(), scheduler)
 
 
-def latte() -> LattePipeline:
-    """Width 256, 3 + 3 layers, 4 frames of 16 * 16 tokens."""
+def latte_transformer(cls: Any, **sizes: int) -> Any:
+    """A transformer of Latte's kind, random weights."""
     torch.manual_seed(0)
-    transformer = LatteTransformer3DModel(
-        num_attention_heads=4,
-        attention_head_dim=64,
+    return cls(
         in_channels=4,
         out_channels=8,
-        num_layers=3,
-        cross_attention_dim=256,
         attention_bias=True,
-        sample_size=32,
         patch_size=2,
         activation_fn="gelu-approximate",
         num_embeds_ada_norm=1000,
         norm_type="ada_norm_single",
         norm_elementwise_affine=False,
         norm_eps=1e-6,
+        **sizes,
+    ).eval()
+
+
+def linear_ddim() -> DDIMScheduler:
+    return DDIMScheduler(beta_schedule="linear", beta_end=0.02, clip_sample=False)
+
+
+def latte() -> LattePipeline:
+    """Width 256, 3 + 3 layers, 4 frames of 16 * 16 tokens."""
+    transformer = latte_transformer(
+        LatteTransformer3DModel,
+        num_attention_heads=4,
+        attention_head_dim=64,
+        num_layers=3,
+        cross_attention_dim=256,
+        sample_size=32,
         caption_channels=TEXT_WIDTH,
         video_length=4,
     )
-    scheduler = DDIMScheduler(beta_schedule="linear", beta_end=0.02, clip_sample=False)
-    return LattePipeline(None, None, None, transformer.eval(), scheduler)
+    return LattePipeline(None, None, None, transformer, linear_ddim())
 
 
 def opensora() -> OpenSoraPipeline:
@@ -129,27 +140,17 @@ def opensora() -> OpenSoraPipeline:
 
 def opensora_plan() -> OpenSoraPlanPipeline:
     """The released width 1152, 2 + 2 of its 28 + 28 blocks; 5 frames of 64 tokens."""
-    torch.manual_seed(0)
-    transformer = OpenSoraPlanTransformer3DModel(
+    transformer = latte_transformer(
+        OpenSoraPlanTransformer3DModel,
         num_attention_heads=16,
         attention_head_dim=72,
-        in_channels=4,
-        out_channels=8,
         num_layers=2,
         cross_attention_dim=1152,
-        attention_bias=True,
         sample_size=64,
-        patch_size=2,
-        activation_fn="gelu-approximate",
-        num_embeds_ada_norm=1000,
-        norm_type="ada_norm_single",
-        norm_elementwise_affine=False,
-        norm_eps=1e-6,
         caption_channels=4096,
         video_length=5,
     )
-    scheduler = DDIMScheduler(beta_schedule="linear", beta_end=0.02, clip_sample=False)
-    return OpenSoraPlanPipeline(None, None, None, transformer.eval(), scheduler)
+    return OpenSoraPlanPipeline(None, None, None, transformer, linear_ddim())
 
 
 def vchitect() -> VchitectPipeline:
