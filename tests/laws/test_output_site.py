@@ -11,7 +11,7 @@ import keystep
 from keystep import Policy, Rule, Session
 from keystep.how import Hold
 from keystep.what import Output
-from keystep.when import Mask, PredictedChange
+from keystep.when import Every, Mask, PredictedChange
 from tests.laws.instruments import may_warn
 from tests.matrix import pipe_of
 from tests.zoo import COGVIDEOX, LATTE, OPENSORA, WAN, Zoo
@@ -80,3 +80,18 @@ def test_what_was_measured_outlives_its_tensors(zoo: Zoo) -> None:
         return [row.signals for row in session.trace.rows]
 
     assert signals(is_in_place=True) == signals(is_in_place=False)
+
+
+def test_no_output_is_kept_alive_for_its_form() -> None:
+    """Of a computed output only what an output looks like is remembered, not its content."""
+    pipe = pipe_of(WAN)
+    held = []
+
+    def look(pipe: Any, step: int, time: Any, values: dict[str, Any]) -> dict[str, Any]:
+        run = session.run
+        held.extend(part.untyped_storage().nbytes() for part in (run.form if run else ()))
+        return values
+
+    with keystep.accelerate(pipe, Policy((Rule(Output(), Every(2), Hold()),))) as session:
+        WAN.sample(pipe, call={"callback_on_step_end": look})
+    assert held and set(held) == {0}

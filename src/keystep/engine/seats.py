@@ -115,7 +115,7 @@ class ModelSeat:
             return with_samples(run.form, [whole.predict() for whole in wholes])
         output = self._run_blocks(prober, bound)
         samples = samples_of(output, len(sites))
-        run.form = with_samples(output, [sample[:0] for sample in samples])
+        run.form = with_samples(output, [sample.new_empty(0) for sample in samples])
         for whole, sample in zip(wholes, samples, strict=True):
             whole.keep(sample)
         wholes[0].measure(samples[0])
