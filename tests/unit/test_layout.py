@@ -45,6 +45,16 @@ def test_select_branches() -> None:
         select_branches({"x": torch.arange(3)}, ("x",), both, ("cond",))
 
 
+def test_rows_that_all_branches_share_are_not_cut() -> None:
+    """A mask with a row for each of two samples belongs to both branches of four rows."""
+    both = ("cond", "uncond")
+    arguments = {"x": torch.arange(4), "mask": torch.ones(2, 3), "places": torch.arange(8)}
+    cut = select_branches(arguments, ("x", "mask", "places"), both, ("cond",))
+    assert cut["x"].tolist() == [0, 1]
+    assert cut["mask"] is arguments["mask"]
+    assert cut["places"].tolist() == [0, 1, 2, 3]
+
+
 def test_labels_and_coverage() -> None:
     assert [Attention().label, Attention(("self", "cross")).label] == ["attention", "attention[self,cross]"]
     assert [Span().label, Span(2).label, Branch().label] == ["span", "span[2:]", "branch[uncond]"]

@@ -86,28 +86,32 @@ def select_branches(
 
     Args:
         arguments: the call's arguments by name; tensors, lists of tensors, or None.
-        names: the arguments whose dimension 0 carries `branches`.
+        names: the arguments whose dimension 0 carries `branches`; the first one is the latent.
         branches: branches in the order of the rows.
         wanted: the branches to keep, in the same order.
 
     Returns:
-        The named arguments; tensors with one row are shared by all rows and stay as they are.
+        The named arguments. Tensors with no more rows than the latent has for each branch are shared by the
+        branches (one row: by all samples too) and stay as they are.
 
     Raises:
         ValueError: if the rows of an argument do not divide by the number of branches.
     """
-    return {
-        name: _cut(name, arguments[name], branches, wanted)
-        for name in names
-        if arguments.get(name) is not None
-    }
+    latent = arguments[names[0]]
+    first = latent[0] if isinstance(latent, (list, tuple)) else latent
+    num_shared = max(1, first.shape[0] // len(branches))
+
+    def cut(name: str, value: Any) -> Any:
+        if isinstance(value, (list, tuple)):
+            return type(value)(cut(name, each) for each in value)
+        if not isinstance(value, torch.Tensor) or value.ndim == 0 or value.shape[0] <= num_shared:
+            return value
+        return _cut(name, value, branches, wanted)
+
+    return {name: cut(name, arguments[name]) for name in names if arguments.get(name) is not None}
 
 
-def _cut(name: str, value: Any, branches: Sequence[str], wanted: Sequence[str]) -> Any:
-    if isinstance(value, (list, tuple)):
-        return type(value)(_cut(name, each, branches, wanted) for each in value)
-    if not isinstance(value, torch.Tensor) or value.ndim == 0 or value.shape[0] == 1:
-        return value
+def _cut(name: str, value: torch.Tensor, branches: Sequence[str], wanted: Sequence[str]) -> torch.Tensor:
     check_rows(name, value.shape[0], branches)
     parts = [rows_of(value, branch, branches) for branch in branches if branch in wanted]
     return parts[0] if len(parts) == 1 else torch.cat(parts)
