@@ -70,7 +70,7 @@ class Recording:
     Attributes:
         inputs: of `STDiT3.forward`, for the conditional rows.
         latents: (N + 1, B, ...), what the model was given at each step, and the result.
-        timesteps: (N, 2B).
+        timesteps: (N, 2B); None = not recorded.
         scale: of guidance.
         num_frames: of the video.
         frame_mask: what becomes of each latent frame, (B, T); None = generated.
@@ -80,7 +80,7 @@ class Recording:
 
     inputs: Tensors
     latents: torch.Tensor
-    timesteps: torch.Tensor
+    timesteps: torch.Tensor | None
     scale: float
     num_frames: int
     frame_mask: torch.Tensor | None
@@ -94,7 +94,7 @@ class Recording:
         return cls(
             inputs=inputs_of(path),
             latents=tensors["latents"],
-            timesteps=tensors["timesteps"],
+            timesteps=tensors.get("timesteps"),
             scale=case["cfg"],
             num_frames=int(tensors["in.num_frames"][0]),
             frame_mask=tensors.get("in.frame_mask"),
@@ -102,11 +102,16 @@ class Recording:
             tensors=tensors,
         )
 
+    @property
+    def num_steps(self) -> int:
+        """N."""
+        return len(self.latents) - 1
+
     def scheduler(self) -> RectifiedFlowScheduler:
         """Set for this video."""
         scheduler = RectifiedFlowScheduler()
         height, width = (int(self.inputs[name][0]) for name in ("height", "width"))
-        scheduler.set_timesteps(len(self.timesteps), height=height, width=width, num_frames=self.num_frames)
+        scheduler.set_timesteps(self.num_steps, height=height, width=width, num_frames=self.num_frames)
         return scheduler
 
 
@@ -134,7 +139,7 @@ def sample(
     inputs["encoder_hidden_states"] = torch.cat([inputs["encoder_hidden_states"], null])
     schedule = None if recording.frame_mask is None else FrameSchedule(recording.frame_mask, scheduler)
     result = Rerun([], [], [latents])
-    for step in range(first, len(recording.timesteps)):
+    for step in range(first, recording.num_steps):
         if schedule is not None:
             latents = result.latents[-1] = noised(schedule, step, latents, recording.noises)
             result.masks.append(schedule.active[step].repeat(2, 1))

@@ -20,17 +20,15 @@ from safetensors.torch import load_file
 import keystep
 from keystep import AdaCache, FasterCache, MoReg, Policy, Trace
 from keystep.how import FrequencyBands, Linear, Moment
-from keystep.models.opensora.scheduler import RectifiedFlowScheduler
 from keystep.models.opensora.transformer import STDiT3
 from keystep.what import AttentionResidual, BlockProbe, RestResidual
 from keystep.when import Codebook, CodebookState
 
 from .folder import read_json
-from .opensora import inputs_of, load_stdit3
+from .opensora import Recording, find_stdit3, load_stdit3, sample
 from .report import RELATIVE, Case, Result, compare_series, not_run, worst
 
 FLOAT32 = 1e-4  # of a number in a decision, before it is amplified
-Tensors = dict[str, torch.Tensor]
 Entry = dict[str, Any]
 
 
@@ -51,9 +49,9 @@ def find(folder: Path, label: str) -> Iterator[Case]:
 # ------------------------------------------------------------------ sampling
 
 
-@dataclass
+@dataclass(frozen=True)
 class Sampled:
-    """One generation: latents after every evaluation, outputs, and how many modules of a kind really ran."""
+    """One generation: latents and outputs, how many modules of a kind ran in each evaluation, the trace."""
 
     latents: list[torch.Tensor]
     outputs: list[torch.Tensor]
@@ -77,44 +75,20 @@ def counted(model: STDiT3) -> Iterator[Counter[str]]:
         yield counts
 
 
-def weights_of(folder: Path) -> tuple[Path, Path]:
-    """Config and weights of a folder: its own, else those of a sibling."""
-    if (folder / "weights.safetensors").exists():
-        return folder / "config.json", folder / "weights.safetensors"
-    tiny = folder.parent / "stdit3_tiny"
-    is_smooth = folder.name == "adacache" or folder.name.endswith("_smooth")
-    smooth = folder.parent / "adacache" / "weights_smooth.safetensors"
-    return tiny / "config.json", smooth if is_smooth else tiny / "weights.safetensors"
-
-
-def sample(
-    model: STDiT3, session: keystep.Session, inputs: Tensors, latents: torch.Tensor, entry: Entry
-) -> Sampled:
-    """One generation of `entry["steps"]` evaluations from `latents`, guided, in one batch (cond, uncond)."""
-    scheduler = RectifiedFlowScheduler()
-    height, width = entry["image_size"]
-    scheduler.set_timesteps(entry["steps"], height=height, width=width, num_frames=entry["num_frames"])
-    null = model.y_embedder.y_embedding.expand_as(inputs["encoder_hidden_states"])
-    fixed = {
-        "encoder_hidden_states": torch.cat([inputs["encoder_hidden_states"], null]),
-        "encoder_attention_mask": torch.cat([inputs["encoder_attention_mask"]] * 2),
-        "frame_mask": torch.ones(2 * len(latents), latents.shape[2], dtype=torch.bool),
-        **{name: inputs[name] for name in ("fps", "height", "width")},
-    }
-    session.begin(entry["steps"], True, scheduler.timesteps.tolist())
+def sample_with(session: keystep.Session, model: STDiT3, recording: Recording) -> Sampled:
+    """One generation under a session, guided, in one batch (cond, uncond)."""
+    session.begin(recording.num_steps, True, recording.scheduler().timesteps.tolist())
     assert session.trace is not None
-    found = Sampled([latents], [], [], session.trace)
+    taken: list[Counter[str]] = []
     with counted(model) as counts:
-        for time in scheduler.timesteps:
-            output = model(torch.cat([latents] * 2), time.expand(2 * len(latents)), **fixed).sample
-            cond, uncond = output[:, : latents.shape[1]].chunk(2)
-            latents = scheduler.step(uncond + entry["cfg"] * (cond - uncond), time, latents).prev_sample
+
+        def end_evaluation() -> None:
             session.step()
-            found.latents.append(latents)
-            found.outputs.append(output)
-            found.counts.append(Counter(counts))
+            taken.append(Counter(counts))
             counts.clear()
-    return found
+
+        rerun = sample(model, recording, after_step=end_evaluation)
+    return Sampled(rerun.latents, rerun.outputs, taken, session.trace)
 
 
 # ------------------------------------------------------------------ FasterCache
@@ -129,9 +103,9 @@ def fastercache(name: str, path: Path) -> Iterator[Result]:
     if entry["steps"] != 30:
         yield not_run(name, "the reference counts evaluations of runs of 30 only")
         return
-    model = load_stdit3(*weights_of(path.parent))
-    with torch.no_grad(), keystep.accelerate(model, method) as session:
-        found = sample(model, session, inputs_of(path), tensors["latents"][0], entry)
+    model = load_stdit3(*find_stdit3(path.parent))
+    with keystep.accelerate(model, method) as session:
+        found = sample_with(session, model, Recording.read(path))
     policy = method.policy("opensora", entry["steps"])
     end = first_mix(log, found.trace)
     note = "" if end == len(log) else f"to evaluation {end}: then the reference mixes branches"
@@ -196,17 +170,18 @@ def weights(
 def adacache(name: str, path: Path) -> Iterator[Result]:
     """Latents and decisions; of files with a second video, also of that one after the first."""
     entry, tensors = read_json(path.parent / "index.json")[path.stem], load_file(path)
-    model = load_stdit3(*weights_of(path.parent))
+    model = load_stdit3(*find_stdit3(path.parent))
     policy = policy_of(entry, len(model.temporal_blocks))
-    with torch.no_grad(), keystep.accelerate(model, policy) as session:
-        found = sample(model, session, inputs_of(path), tensors["latents"][0], entry)
+    recording = Recording.read(path)
+    with keystep.accelerate(model, policy) as session:
+        found = sample_with(session, model, recording)
         yield compare_series(f"{name} latents", found.latents, tensors["latents"])
         yield from compare_decisions(name, entry, found, policy)
         for key in [key for key in tensors if key.startswith("second_video.latents")]:
             golden = tensors[key]
             text = tensors["second_video.in.y"].squeeze(1)
-            inputs = inputs_of(path) | {"encoder_hidden_states": text}
-            found = sample(model, session, inputs, golden[0], entry)
+            inputs = recording.inputs | {"encoder_hidden_states": text}
+            found = sample_with(session, model, replace(recording, inputs=inputs, latents=golden))
             second = key.removeprefix("second_video.latents_")
             yield compare_series(f"{name} second video {second}", found.latents, golden)
             log = entry[f"second_video_{second}"]

@@ -31,6 +31,7 @@ def find(folder: Path, label: str) -> Iterator[Case]:
 def run(name: str, path: Path) -> Iterator[Result]:
     """Timesteps and frame masks exactly, latents of all steps, outputs of recorded ones."""
     recording = Recording.read(path)
+    assert recording.timesteps is not None, "see find"
     is_lost = recording.frame_mask is not None and bool((recording.timesteps[0] > NOISE).all())
     first, note = (1, LOST) if is_lost else (0, "")
     ours = recording.scheduler().timesteps[:, None].expand_as(recording.timesteps)
