@@ -15,17 +15,37 @@ NORM_EPS = 1e-6
 _rotate: Any = apply_rotary_emb  # annotated more narrowly than it works
 
 
+class SelfAttentionProcessor:
+    """What a `SelfAttention` does with its weights; another one may take its place."""
+
+    def __call__(
+        self, attn: SelfAttention, x_BNC: Tensor, rotary: tuple[Tensor, Tensor] | None = None
+    ) -> Tensor:
+        """Attend; arguments and result are those of `SelfAttention.forward`."""
+        qkv = attn.qkv(x_BNC).unflatten(-1, (3, attn.num_heads, -1))
+        q_BHND, k_BHND, v_BHND = qkv.permute(2, 0, 3, 1, 4).unbind(0)
+        q_BHND, k_BHND = attn.q_norm(q_BHND), attn.k_norm(k_BHND)
+        if rotary is not None:
+            q_BHND, k_BHND = _rotate(q_BHND, rotary), _rotate(k_BHND, rotary)
+        attended = F.scaled_dot_product_attention(q_BHND, k_BHND, v_BHND)
+        return attn.proj(attended.transpose(1, 2).flatten(2))
+
+
 class SelfAttention(nn.Module):
     """Attention within a sequence, with normalised queries and keys.
 
     Args:
         width: C.
         num_heads: H, a divisor of C.
+
+    Attributes:
+        processor: does the attention, as in diffusers.
     """
 
     def __init__(self, width: int, num_heads: int) -> None:
         super().__init__()
         self.num_heads = num_heads
+        self.processor = SelfAttentionProcessor()
         self.qkv = nn.Linear(width, 3 * width)
         self.q_norm = nn.RMSNorm(width // num_heads, eps=NORM_EPS)
         self.k_norm = nn.RMSNorm(width // num_heads, eps=NORM_EPS)
@@ -33,13 +53,7 @@ class SelfAttention(nn.Module):
 
     def forward(self, x_BNC: Tensor, rotary: tuple[Tensor, Tensor] | None = None) -> Tensor:
         """Attend; `rotary` is (cos, sin), each (N, D). Returns (B, N, C)."""
-        qkv = self.qkv(x_BNC).unflatten(-1, (3, self.num_heads, -1))
-        q_BHND, k_BHND, v_BHND = qkv.permute(2, 0, 3, 1, 4).unbind(0)
-        q_BHND, k_BHND = self.q_norm(q_BHND), self.k_norm(k_BHND)
-        if rotary is not None:
-            q_BHND, k_BHND = _rotate(q_BHND, rotary), _rotate(k_BHND, rotary)
-        attended = F.scaled_dot_product_attention(q_BHND, k_BHND, v_BHND)
-        return self.proj(attended.transpose(1, 2).flatten(2))
+        return self.processor(self, x_BNC, rotary)
 
 
 class CrossAttention(nn.Module):

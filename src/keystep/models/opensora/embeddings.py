@@ -36,11 +36,14 @@ class PatchEmbed(nn.Module):
         )
         return frames, rows, columns
 
-    def forward(self, latents: Tensor) -> Tensor:
-        """Latents (B, channels, T, H, W) to tokens (B, T * S, C), frame by frame, row by row."""
+    def forward(self, latents: Tensor, positions_SC: Tensor) -> Tensor:
+        """Latents (B, channels, T, H, W) to tokens (B, T * S, C), frame by frame, row by row; with what is
+        added to tell the places of a frame apart.
+        """
         missing = [-size % patch for size, patch in zip(latents.shape[2:], self.patch_size, strict=True)]
         padding = [amount for size in reversed(missing) for amount in (0, size)]
-        return self.proj(F.pad(latents, padding)).flatten(2).transpose(1, 2)
+        x_BNC = self.proj(F.pad(latents, padding)).flatten(2).transpose(1, 2)
+        return x_BNC + positions_SC.repeat(x_BNC.shape[1] // len(positions_SC), 1)
 
 
 class NumberEmbed(nn.Module):

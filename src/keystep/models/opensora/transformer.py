@@ -233,7 +233,7 @@ class STDiT3(ModelMixin, ConfigMixin, CacheMixin):
         height, width = match_rows("height", height, num_rows), match_rows("width", width, num_rows)
         scale = (height[:1].float() * width[:1].float()).sqrt() / self.config["input_sq_size"]
         positions_SC = patch_positions(text.shape[-1], rows, columns, scale).to(dtype)
-        x_BNC = self.x_embedder(hidden_states.to(dtype)) + positions_SC.repeat(num_frames, 1)
+        x_BNC = self.x_embedder(hidden_states.to(dtype), positions_SC)
 
         rotary = self.rope(num_frames)
         for spatial, temporal in zip(self.spatial_blocks, self.temporal_blocks, strict=True):

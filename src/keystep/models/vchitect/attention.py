@@ -35,6 +35,28 @@ def rotary_table(num_frames: int, head_dim: int, scaling: float, device: torch.d
     return angles.cos(), angles.sin()
 
 
+class Heads(nn.Module):
+    """Multi-head attention without projections; a module, so that it can be exchanged by itself.
+
+    Args:
+        num_heads: H.
+    """
+
+    def __init__(self, num_heads: int) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+
+    def forward(
+        self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, rotary_emb: Rotary | None = None
+    ) -> torch.Tensor:
+        """Attend; query, key, value and the result are (rows, tokens, D)."""
+        heads: list[Any] = [x.unflatten(2, (self.num_heads, -1)).transpose(1, 2) for x in (query, key, value)]
+        if rotary_emb is not None:
+            angles: Any = rotary_emb  # diffusers annotates less than it takes
+            heads[:2] = [apply_rotary_emb(x, angles) for x in heads[:2]]
+        return F.scaled_dot_product_attention(*heads).transpose(1, 2).flatten(2)
+
+
 class VchitectAttention(nn.Module):
     """Three attentions over the same image and text tokens, added up (arXiv 2501.08453, section 3).
 
@@ -46,8 +68,8 @@ class VchitectAttention(nn.Module):
 
     def __init__(self, dim: int, num_heads: int, is_last: bool) -> None:
         super().__init__()
-        self.num_heads = num_heads
         self.is_last = is_last
+        self.within_frames, self.to_text, self.across_frames = (Heads(num_heads) for _ in range(3))
         self.to_q = nn.Linear(dim, dim)
         self.to_k = nn.Linear(dim, dim)
         self.to_v = nn.Linear(dim, dim)
@@ -102,12 +124,12 @@ class VchitectAttention(nn.Module):
         """Image and text tokens of each frame among themselves, (B, F, N, D)."""
         image = self.to_q(image_BFSD), self.to_k(image_BFSD), self.to_v(image_BFSD)
         query, key, value = (torch.cat(pair, dim=2).flatten(0, 1) for pair in zip(image, text, strict=True))
-        return self._attend(query, key, value).unflatten(0, image_BFSD.shape[:2])
+        return self.within_frames(query, key, value).unflatten(0, image_BFSD.shape[:2])
 
     def _to_text(self, image_BFSD: torch.Tensor, text: Text) -> torch.Tensor:
         """All tokens of a video look at the text tokens of its first frame, (B, F, N, D)."""
         query = torch.cat([self.to_q_cross(image_BFSD), text[0]], dim=2)
-        attended = self._attend(query.flatten(1, 2), text[1][:, 0], text[2][:, 0])
+        attended = self.to_text(query.flatten(1, 2), text[1][:, 0], text[2][:, 0])
         return self.to_out_context(attended.unflatten(1, query.shape[1:3]))
 
     def _across_frames(self, image_BFSD: torch.Tensor, text: Text, rotary_emb: Rotary) -> torch.Tensor:
@@ -115,15 +137,5 @@ class VchitectAttention(nn.Module):
         image = self.to_q_temp(image_BFSD), self.to_k_temp(image_BFSD), self.to_v_temp(image_BFSD)
         joint = [torch.cat(pair, dim=2).transpose(1, 2) for pair in zip(image, text, strict=True)]
         query, key, value = (tokens.flatten(0, 1) for tokens in joint)
-        attended = self._attend(query, key, value, rotary_emb)
+        attended = self.across_frames(query, key, value, rotary_emb)
         return attended.unflatten(0, joint[0].shape[:2]).transpose(1, 2)
-
-    def _attend(
-        self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, rotary_emb: Rotary | None = None
-    ) -> torch.Tensor:
-        """Multi-head attention of (rows, tokens, D), without projections."""
-        heads: list[Any] = [x.unflatten(2, (self.num_heads, -1)).transpose(1, 2) for x in (query, key, value)]
-        if rotary_emb is not None:
-            angles: Any = rotary_emb  # diffusers annotates less than it takes
-            heads[:2] = [apply_rotary_emb(x, angles) for x in heads[:2]]
-        return F.scaled_dot_product_attention(*heads).transpose(1, 2).flatten(2)
