@@ -16,7 +16,17 @@ import torch
 import keystep
 from keystep import AdaCache, FasterCache, MoReg, Policy, Rule, Session
 from keystep.how import FrequencyBands, Hold, Linear
-from keystep.methods import PAB, DBCache, DiCache, EasyCache, FBCache, MagCache, TaylorSeer, TeaCache
+from keystep.methods import (
+    PAB,
+    DBCache,
+    DiCache,
+    EasyCache,
+    FBCache,
+    MagCache,
+    SeaCache,
+    TaylorSeer,
+    TeaCache,
+)
 from keystep.what import Attention, Branch, Span
 from keystep.when import Always, Every
 from tests.zoo import STEPS, ZOO, Zoo
@@ -42,6 +52,8 @@ METHODS: dict[str, Any] = {
     "dicache": DiCache(0.7, is_relative=False),
     "dicache+cfg": DiCache(0.3, depth=2, cfg=True),
     "magcache+cfg": MagCache((1.0, *[0.98] * (STEPS - 1)), cfg=True),
+    "seacache": SeaCache(9.0, order=0),
+    "seacache+cfg": SeaCache(9.0, cfg=True),
 }
 CORE = (
     5  # the first so many run on every model, the others on one with batched and one with separate guidance

@@ -12,6 +12,7 @@ from keystep.what import (
     Attention,
     AttentionInput,
     BlockProbe,
+    FilteredLatent,
     Latent,
     Mlp,
     Output,
@@ -82,6 +83,11 @@ class Rule:
         return (*self.when.signals, *self.how.signals)
 
     @property
+    def needs_noise(self) -> bool:
+        """Whether it measures something that depends on the noise level."""
+        return any(isinstance(probe, FilteredLatent) for signal in self.signals for probe in signal.probes)
+
+    @property
     def label(self) -> str:
         """Name of this rule in traces and tables."""
         return self.what.label
@@ -138,7 +144,7 @@ def _can_measure(site: Site, asks: bool, probe: Probe) -> bool:
         return isinstance(probe, BlockProbe)
     if isinstance(probe, PrefixResidual):
         return probe.stop == site.start
-    return isinstance(probe, (SpanInput, StackInput, AttentionInput, TimeEmbedding))
+    return isinstance(probe, (SpanInput, StackInput, AttentionInput, TimeEmbedding, FilteredLatent))
 
 
 def _needed(when: Controller) -> str:
@@ -146,8 +152,8 @@ def _needed(when: Controller) -> str:
         return "a Span, measured at an AttentionResidual or RestResidual"
     return (
         "something measured before the site, over the lead branch: for a Span(start=n) its SpanInput, the "
-        "StackInput, an AttentionInput, a TimeEmbedding or a PrefixResidual(stop=n), n >= 1; for an Output "
-        "the Latent"
+        "StackInput, an AttentionInput, a TimeEmbedding, a FilteredLatent or a PrefixResidual(stop=n), n >= "
+        "1; for an Output the Latent"
     )
 
 

@@ -16,6 +16,7 @@ from keystep.what import (
     AttentionInput,
     AttentionResidual,
     Branch,
+    FilteredLatent,
     Latent,
     Mlp,
     Output,
@@ -50,7 +51,8 @@ PARTS = {
     for part in (
         *(Policy, Rule),
         *(Attention, Mlp, Branch, Output, Span, AttentionResidual, RestResidual, PrefixResidual),
-        *(SpanInput, StackInput, AttentionInput, TimeEmbedding, Latent, Prediction),
+        *(SpanInput, StackInput, AttentionInput, TimeEmbedding, FilteredLatent),
+        *(Latent, Prediction),
         *(Always, Every, Mask, Window, After),
         *(Codebook, Below, Accumulate, PredictedChange),
         *(MotionRegularisation, RelativeChange, MotionRatio, MeanChange, MeanSize, Progress),

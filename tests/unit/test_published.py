@@ -9,12 +9,24 @@ import pytest
 from keystep import Policy
 from keystep.engine.planner import Planner
 from keystep.how import Hold, Taylor
-from keystep.methods import METHODS, PAB, DBCache, DiCache, EasyCache, FBCache, TaylorSeer, TeaCache, build
+from keystep.methods import (
+    METHODS,
+    PAB,
+    DBCache,
+    DiCache,
+    EasyCache,
+    FBCache,
+    SeaCache,
+    TaylorSeer,
+    TeaCache,
+    build,
+)
 from keystep.methods.dbcache import MASKS, mask_for
 from keystep.what import (
     Attention,
     AttentionInput,
     Branch,
+    FilteredLatent,
     Mlp,
     Output,
     PrefixResidual,
@@ -182,6 +194,15 @@ def test_dicache_constants() -> None:
     assert rule.how.weight.progress.probe == PrefixResidual(2)
 
 
+def test_seacache_constants() -> None:
+    (rule,) = SeaCache().policy("wan", 50).rules
+    assert (rule.what, rule.how) == (Span(), Taylor(1)) and isinstance(rule.when, Accumulate)
+    assert rule.when.change.probe == FilteredLatent(3.0) and rule.when.change.since == "previous"
+    assert (rule.when.threshold, rule.when.num_first, rule.when.num_last) == (0.25, 1, 1)
+    assert rule.when.max_consecutive == 2
+    assert SeaCache(max_consecutive=None).policy("wan", 50).rules[0].when.max_consecutive is None
+
+
 # ------------------------------------------------------------------ CFG-Cache beside a method
 
 
@@ -235,6 +256,11 @@ def test_a_full_evaluation_waits_for_no_laggard() -> None:
         (lambda: TaylorSeer(order=0), "taylorseer.order: given 0"),
         (lambda: EasyCache(-0.1), "easycache.threshold: given -0.1"),
         (lambda: EasyCache(warmup=2.0), "easycache.warmup: given 2.0"),
+        (lambda: SeaCache(-0.1), "seacache.threshold: given -0.1"),
+        (lambda: SeaCache(order=2), "seacache.order: given 2"),
+        (lambda: SeaCache(max_consecutive=0), "seacache.max_consecutive: given 0"),
+        (lambda: SeaCache(power=0.0), "seacache.power: given 0.0"),
+        (lambda: FilteredLatent(-1.0), "FilteredLatent.power: given -1.0"),
         (lambda: build("dbcache", mask=3), "dbcache.mask: given 3"),
     ],
 )

@@ -14,12 +14,14 @@ from keystep.what import (
     AttentionInput,
     BlockProbe,
     Branch,
+    FilteredLatent,
     PrefixResidual,
     Span,
     SpanInput,
     StackInput,
 )
 from keystep.what.branch import rows_of
+from keystep.what.spectrum import filter_frames
 
 if TYPE_CHECKING:
     from keystep.engine.tap import Tap
@@ -37,10 +39,16 @@ class Call:
         time_tap: on the module that embeds the timestep, where a rule measures it.
         has_exit: whether a module behind the last block sees the hidden state, and it alone; else the last
             block's output is where a span to the end of the stack is left.
+        frames: gives the latent as frames, (rows, C, T, H, W).
     """
 
     def __init__(
-        self, prober: Prober, num_positions: int, time_tap: Tap | None, has_exit: bool = True
+        self,
+        prober: Prober,
+        num_positions: int,
+        time_tap: Tap | None,
+        has_exit: bool,
+        frames: Callable[[], torch.Tensor],
     ) -> None:
         run, active = prober.run, prober.active
         self.run = run
@@ -54,6 +62,7 @@ class Call:
         self._first: torch.Tensor | None = None  # input of block 0, where a probe needs it
         self._entry: Streams = ()  # streams at the begin of the span, while they are needed
         self.time_tap = time_tap
+        self._frames = frames
 
     def _borders(self) -> tuple[int, int]:
         """Positions at which the span begins, and at which it has ended."""
@@ -108,6 +117,8 @@ class Call:
                 value = first
             elif isinstance(probe, AttentionInput):
                 value = peek()
+            elif isinstance(probe, FilteredLatent):
+                value = filter_frames(self._frames(), self.run.noise, probe.power)
             else:
                 assert self.time_tap is not None, "tapped when a rule measures it"
                 value = self.time_tap.take()

@@ -33,6 +33,7 @@ class Run:
         trace: where to write down what happens.
         storage: where and how histories are kept.
         max_further: calls that an evaluation may have beyond the layout, each a branch of its own.
+        noises: share of noise in the latent at each evaluation, 0 to 1; may be empty.
     """
 
     def __init__(
@@ -45,6 +46,7 @@ class Run:
         trace: Trace,
         storage: Storage,
         max_further: int = 0,
+        noises: Sequence[float] = (),
     ) -> None:
         self.calls = guidance.calls(is_guided is not False)
         self.branches = tuple(branch for call in self.calls for branch in call)
@@ -61,7 +63,7 @@ class Run:
         self.lead_output: Any = None  # the conditional output, while other branches of its evaluation are due
         self.plan: EvaluationPlan | None = None
         self.measurements: list[Measurement] = []
-        self._times = times
+        self._times, self._noises = times, noises
         self._planner = Planner(policy, self.branches, num_evaluations, times)
         self._ledger = Ledger(self._planner, storage)
         self._condition: torch.Tensor | None = None
@@ -86,6 +88,12 @@ class Run:
                     f"{rule.label} depends on the timesteps; pass begin(..., times=[...]) one for "
                     "each evaluation"
                 )
+            if rule.needs_noise and len(self._noises) < self.num_evaluations:
+                raise ValueError(
+                    f"noises: given {len(self._noises)} for {self.num_evaluations} evaluations, but "
+                    f"{rule.label} depends on the noise level, which the scheduler does not tell; pass "
+                    "begin(..., noises=[...]) one from 0 to 1 for each evaluation"
+                )
 
     def _note_absent_rules(self) -> None:
         for rule in self._policy.rules:
@@ -103,6 +111,11 @@ class Run:
         index = self._evaluation - 1
         time = self._times[index] if index < len(self._times) else float("nan")
         return Moment(self._evaluation, time, self._measured)
+
+    @property
+    def noise(self) -> float:
+        """Share of noise in the latent of the current evaluation."""
+        return self._noises[self._evaluation - 1]
 
     @property
     def is_over(self) -> bool:

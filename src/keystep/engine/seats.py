@@ -123,7 +123,8 @@ class ModelSeat:
 
     def _run_blocks(self, prober: Prober, bound: inspect.BoundArguments) -> Any:
         has_exit = bool(self.spec.exit)
-        self.session.call = Call(prober, self.num_positions, self.time_tap, has_exit)
+        frames = partial(self.spec.latent_frames, self.module, bound.arguments)
+        self.session.call = Call(prober, self.num_positions, self.time_tap, has_exit, frames)
         try:
             with self.session.graph_budget():
                 return self.call_next(*bound.args, **bound.kwargs)

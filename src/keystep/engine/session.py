@@ -24,7 +24,7 @@ from keystep.engine.checks import (
     check_spec,
     leave_out,
 )
-from keystep.engine.clock import first_index, is_guided, timesteps_of
+from keystep.engine.clock import first_index, is_guided, noise_of, timesteps_of
 from keystep.engine.compiled import budget_for
 from keystep.engine.follow import follow
 from keystep.engine.run import Run
@@ -116,7 +116,13 @@ class Session:
 
     # ---------------------------------------------------------------- the clock
 
-    def begin(self, num_evaluations: int, guided: bool = True, times: Sequence[float] = ()) -> None:
+    def begin(
+        self,
+        num_evaluations: int,
+        guided: bool = True,
+        times: Sequence[float] = (),
+        noises: Sequence[float] = (),
+    ) -> None:
         """Begin a generation by hand, where no scheduler does it.
 
         Args:
@@ -124,12 +130,15 @@ class Session:
                 evaluation).
             guided: whether classifier-free guidance is on.
             times: the timestep of each evaluation; needed by predictors that weigh by spacing.
+            noises: share of noise in the latent at each evaluation, 0 to 1; needed by SeaCache.
         """
         if num_evaluations < 1:
             raise ValueError(f"num_evaluations: given {num_evaluations}, allowed: 1 or more")
-        self._begin(num_evaluations, guided, times)
+        self._begin(num_evaluations, guided, times, noises)
 
-    def _begin(self, num_evaluations: int, guided: bool | None, times: Sequence[float]) -> None:
+    def _begin(
+        self, num_evaluations: int, guided: bool | None, times: Sequence[float], noises: Sequence[float]
+    ) -> None:
         self.abort()
         check_entry(self.models, self.entry)
         check_seats(self.models, self.entry)
@@ -137,7 +146,9 @@ class Session:
         self._check_outline(policy)
         trace = Trace(policy.name, self.spec.name, num_evaluations, guided is not False)
         further = self.spec.further_calls
-        self.run = Run(policy, self.guidance, guided, num_evaluations, times, trace, self.storage, further)
+        self.run = Run(
+            policy, self.guidance, guided, num_evaluations, times, trace, self.storage, further, noises
+        )
         self.traces.append(trace)
         self._is_due, self._has_warned_beyond = False, False
 
@@ -216,7 +227,7 @@ class Session:
         times = timesteps_of(self._scheduler)
         first = first_index(times, arguments.get("timestep"), self._scheduler, self.target)
         guided = None if self.spec.guided == "calls" else is_guided(self.target)
-        self._begin(len(times) - first, guided, times[first:])
+        self._begin(len(times) - first, guided, times[first:], noise_of(self._scheduler)[first:])
 
     def _outside_run(self) -> None:
         if not self.traces or not self.traces[-1].is_complete:

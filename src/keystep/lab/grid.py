@@ -57,6 +57,7 @@ SWEEPS: dict[str, Sweep] = {
     "taylorseer": Sweep("taylorseer", over("interval", 2, 3, 4)),
     "taylorseer, lite": Sweep("taylorseer", over("interval", 2, 3, 4), {"lite": True}),
     "easycache": Sweep("easycache", over("threshold", 0.02, 0.1, 0.2, 0.4)),
+    "seacache": Sweep("seacache", over("threshold", 0.1, 0.5, 1.0, 2.0), {"max_consecutive": None}),
 }
 
 # Combinations of two methods: of interest beside their parts' curves, hardly for their own robustness.

@@ -11,6 +11,7 @@ from keystep.methods.fbcache import FBCache
 from keystep.methods.magcache import MagCache
 from keystep.methods.pab import PAB
 from keystep.methods.registry import METHODS, build
+from keystep.methods.seacache import SeaCache
 from keystep.methods.static import Static
 from keystep.methods.taylorseer import TaylorSeer
 from keystep.methods.teacache import TeaCache
@@ -26,6 +27,7 @@ __all__ = [
     "FasterCache",
     "MagCache",
     "MoReg",
+    "SeaCache",
     "Static",
     "TaylorSeer",
     "TeaCache",

@@ -16,6 +16,7 @@ from keystep.methods.fastercache import FasterCache
 from keystep.methods.fbcache import FBCache
 from keystep.methods.magcache import MagCache
 from keystep.methods.pab import PAB
+from keystep.methods.seacache import SeaCache
 from keystep.methods.static import Static
 from keystep.methods.taylorseer import TaylorSeer
 from keystep.methods.teacache import TeaCache
@@ -43,6 +44,7 @@ METHODS: dict[str, Entry] = {
     "taylorseer": Entry(TaylorSeer, {}),
     "easycache": Entry(EasyCache, {}),
     "dicache": Entry(DiCache, {}),
+    "seacache": Entry(SeaCache, {}),
     "magcache": Entry(MagCache, {}),
     "static": Entry(Static, {}),
 }

@@ -131,11 +131,19 @@ class ModelSpec:
             if prod(sizes) != output.shape[1]:
                 raise ValueError(
                     f"{', '.join(SIZES)}: given {sizes} for {output.shape[1]} tokens: the latent holds other "
-                    "tokens too, so its frames cannot be told; use a method without CFG-Cache"
+                    "tokens too, so its frames cannot be told; use another method, without CFG-Cache"
                 )
             output = output.unflatten(1, sizes)
         axes, framed = self._orders()
         return output.permute([axes.index(axis) for axis in framed])
+
+    def latent_frames(self, module: nn.Module, arguments: Mapping[str, Any]) -> torch.Tensor:
+        """The latent of a call as (rows, C, T, H, W), without channels behind those the model makes."""
+        frames = self.to_frames(arguments[self.rows[0]], arguments)
+        frames = frames.permute([self._orders()[1].index(axis) for axis in "BCTHW"])
+        config = getattr(module, "config", {})
+        made = config.get("out_channels") or config.get("out_visual_dim") or frames.shape[1]
+        return frames[:, :made]
 
     def from_frames(self, frames: torch.Tensor, index: int = 0) -> torch.Tensor:
         """The way back from `to_frames`."""

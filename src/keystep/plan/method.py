@@ -153,7 +153,7 @@ def _run(workload: Workload, policy: Policy, depth: int, num_evaluations: int) -
         warnings.simplefilter("ignore", keystep.KeystepWarning)  # of runs that skip nothing: a plan shows it
         stack.enter_context(on_meta())
         session = stack.enter_context(keystep.accelerate(transformer, policy, spec=workload.spec))
-        session.begin(len(times), times=times)
+        session.begin(len(times), times=times, noises=[0.5] * len(times))
         for _ in range(num_evaluations):
             with FlopCounter() as counter:
                 for inputs in calls:

@@ -224,5 +224,20 @@ class Prediction:
     """Probe: the model's output, where it was computed."""
 
 
-BeforeSpan = PrefixResidual | SpanInput | StackInput | AttentionInput | TimeEmbedding
+@dataclass(frozen=True)
+class FilteredLatent:
+    """Probe: the latent after the filter that would denoise it best at its noise level, were it an average
+    video; see `what/spectrum.py`. Channels of conditions are left out.
+
+    Attributes:
+        power: spectral power of an average video at frequency f: f ** -power (higher = smoother).
+    """
+
+    power: float = 3.0
+
+    def __post_init__(self) -> None:
+        require(self.power > 0, "FilteredLatent.power", self.power, "an exponent > 0")
+
+
+BeforeSpan = PrefixResidual | SpanInput | StackInput | AttentionInput | TimeEmbedding | FilteredLatent
 Probe = BlockProbe | BeforeSpan | Latent | Prediction
