@@ -13,6 +13,7 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
+from keystep.cli.batch import batch
 from keystep.cli.bench import bench
 from keystep.cli.calibrate import calibrate
 from keystep.cli.compare import compare
@@ -73,6 +74,11 @@ _EXAMPLES = {
         "keystep compare --model toy --methods fastercache,adacache --prompts prompts.txt --out results\n\n"
         "keystep compare --model toy --methods adacache --policy mine.toml --prompts prompts.txt"
         " --seeds 0,1 --pairs 3 --out results"
+    ),
+    batch: (
+        "keystep batch prompts.jsonl --model toy --method adacache --workers 2 --out videos\n\n"
+        "keystep batch prompts.txt --model cogvideox-2b --method fastercache --steps 50 --dtype bfloat16"
+        " --device cuda --ray auto --out videos"
     ),
     bench: (
         "keystep bench --quick --out bench-quick\n\n"

@@ -56,13 +56,26 @@ def read_policy_file(path: Path) -> dict[str, Any]:
 def build_method(method: str | None, assignments: Sequence[str], policy: Path | None) -> Any:
     """The method object that `keystep.accelerate` takes, or None for plain generation.
 
+    Arguments as `read_method`.
+
+    Raises:
+        ValueError: neither or both are given, or a name or an option is wrong.
+    """
+    return build_named(*read_method(method, assignments, policy))
+
+
+def read_method(
+    method: str | None, assignments: Sequence[str], policy: Path | None
+) -> tuple[str, dict[str, Any]]:
+    """The name of a method and its options, not checked yet.
+
     Args:
         method: a name; `none` or `plain` accelerates nothing.
         assignments: `key=value` texts of `--set`, which also override a policy file's options.
         policy: a policy file, instead of `method`.
 
     Raises:
-        ValueError: neither or both are given, or a name or an option is wrong.
+        ValueError: neither or both are given, or one cannot be read.
     """
     options = parse_assignments(assignments)
     if (method is None) == (policy is None):
@@ -70,6 +83,15 @@ def build_method(method: str | None, assignments: Sequence[str], policy: Path | 
     if policy is not None:
         options = read_policy_file(policy) | options
     name = options.pop("method") if method is None else method
+    return name, options
+
+
+def build_named(name: str, options: Mapping[str, Any]) -> Any:
+    """The method object for a name and its options, or None for plain generation.
+
+    Raises:
+        ValueError: a name or an option is wrong.
+    """
     if name in PLAIN_NAMES:
         if options:
             raise ValueError(f"method {name!r} takes no options; given: {', '.join(options)}")
