@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from keystep.methods.fastercache import FasterCache
     from keystep.models.spec import ModelSpec
     from keystep.policy import Policy, Rule
+    from keystep.ranks.parallel import Parallel, parallel
 
 __version__ = "0.1.0"
 
@@ -32,6 +33,7 @@ __all__ = [
     "KeystepWarning",
     "MoReg",
     "ModelSpec",
+    "Parallel",
     "Policy",
     "Rule",
     "Session",
@@ -41,6 +43,7 @@ __all__ = [
     "disable",
     "enable",
     "load",
+    "parallel",
 ]
 
 _HOMES = {
@@ -53,6 +56,7 @@ _HOMES = {
     "keystep.methods.fastercache": ("FasterCache",),
     "keystep.models.spec": ("ModelSpec",),
     "keystep.policy": ("Policy", "Rule"),
+    "keystep.ranks.parallel": ("Parallel", "parallel"),
 }
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import torch
 
+from keystep.engine.agreement import Agreement
 from keystep.policy import Rule
 from keystep.what import Probe
 from keystep.when import Signal
@@ -29,12 +30,14 @@ class Measurement:
         signal: what was measured.
         probe: where.
         sums: (strides, 2, samples) on the host, valid after `_done`.
+        agreement: of the ranks that share the model; None = there is one.
     """
 
     rule: Rule
     signal: Signal
     probe: Probe
     sums: torch.Tensor
+    agreement: Agreement | None = None
     _done: torch.cuda.Event | None = field(default=None)
 
     @classmethod
@@ -47,6 +50,7 @@ class Measurement:
         previous: Sequence[torch.Tensor],
         frames: int,
         samples: int,
+        agreement: Agreement | None = None,
     ) -> Measurement:
         """Queue the reduction of `value` (rows, frames * tokens, C), rows sample-major, and its copy to the
         host.
@@ -58,17 +62,29 @@ class Measurement:
         if sums.is_cuda:
             done = torch.cuda.Event()
             done.record(torch.cuda.current_stream(sums.device))
-        return cls(rule, signal, probe, host, done)
+        return cls(rule, signal, probe, host, agreement, done)
 
     def pairs(self) -> list[list[tuple[float, float]]]:
-        """(numerator, denominator) by stride and sample; waits for the copy."""
-        if self._done is not None:
-            self._done.synchronize()
+        """(numerator, denominator) by stride and sample, once they have arrived."""
         return [list(zip(*stride, strict=True)) for stride in self.sums.tolist()]
+
+    @staticmethod
+    def _wait(measurements: Sequence[Measurement]) -> None:
+        """Wait for the copies, and let the ranks add up what each of them measured."""
+        for measurement in measurements:
+            if measurement._done is not None:
+                measurement._done.synchronize()
+        apart = [measurement for measurement in measurements if measurement.agreement is not None]
+        if apart and apart[0].agreement is not None:
+            sums = apart[0].agreement.add_up([m.sums for m in apart], [m.probe for m in apart])
+            for measurement, total in zip(apart, sums, strict=True):
+                measurement.sums, measurement.agreement = total, None
 
     @staticmethod
     def read_all(measurements: Iterable[Measurement]) -> Iterator[tuple[str, str, float]]:
         """(rule label, signal name, value), the calls of one evaluation pooled at each probe."""
+        measurements = list(measurements)
+        Measurement._wait(measurements)
         groups: dict[tuple[str, str], dict[Probe, list[Measurement]]] = {}
         for measurement in measurements:
             group = groups.setdefault((measurement.rule.label, measurement.signal.name), {})

@@ -8,6 +8,7 @@ from itertools import product
 
 import torch
 
+from keystep.engine.agreement import Agreement
 from keystep.engine.history import Key
 from keystep.engine.measure import Measurement
 from keystep.engine.run import Run
@@ -53,12 +54,14 @@ class Prober:
         active: branches in this call, in the order of the rows.
         samples: rows of the latent per branch.
         num_frames: latent frames.
+        agreement: of the ranks that share the model; None = there is one.
     """
 
     run: Run
     active: tuple[str, ...]
     samples: int
     num_frames: int
+    agreement: Agreement | None = None
 
     def begin(
         self, rule: Rule, probe: Probe, after: torch.Tensor, before: torch.Tensor | None = None
@@ -95,6 +98,7 @@ class Prober:
                 previous[len(previous) - signal.num_previous :],
                 self.num_frames,
                 samples,
+                self.agreement,
             )
             for signal in signals
             if len(previous) >= signal.num_previous
@@ -117,4 +121,6 @@ class Prober:
         if self.run.step_of(rule).action == "ask":
             measurements = [measurement for seen in probed for measurement in seen.measurements]
             self.run.ask(rule, {name: value for _, name, value in Measurement.read_all(measurements)})
+            if self.agreement is not None:
+                self.agreement.check(self.run.plan)
         self.remember(probed, self.run.step_of(rule).action == "compute")

@@ -111,5 +111,5 @@ class Group:
         return values
 
     def _device(self, tensor: torch.Tensor) -> torch.device:
-        """Where the group can work on a tensor: numbers on the host go to the device if there is NCCL only."""
+        """Where the group can work on a tensor: host numbers go to the device if there is NCCL only."""
         return torch.device("cuda") if dist.get_backend(self.process_group) == "nccl" else tensor.device
