@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 
+from keystep.engine.agreement import agreement_of
 from keystep.engine.call import Call
 from keystep.engine.outputs import samples_of, with_samples
 from keystep.engine.prober import Prober
@@ -81,6 +82,9 @@ class ModelSeat:
     def _evaluate(self, run: Run, bound: inspect.BoundArguments) -> Any:
         branches = run.open_call(self.name, bound.arguments.get(self.spec.condition))
         assert run.plan is not None
+        agreement = agreement_of(self.module)
+        if agreement is not None:
+            agreement.check(run.plan)
         active: tuple[str, ...] = tuple(branch for branch in branches if branch in run.plan.active)
         latent = bound.arguments[self.spec.rows[0]]
         check_rows(self.spec.rows[0], latent.shape[0], branches)
@@ -96,7 +100,7 @@ class ModelSeat:
             bound.arguments.update(select_branches(bound.arguments, self.spec.rows, branches, active))
         latent = bound.arguments[self.spec.rows[0]]
         num_frames = self.spec.count_frames(self.module, bound.arguments)
-        prober = Prober(run, active, latent.shape[0] // len(active), num_frames)
+        prober = Prober(run, active, latent.shape[0] // len(active), num_frames, agreement)
         output = self._run_or_skip(run, prober, bound, sites)
         return self._complete(rebuilt, output, branches, active, len(sites)) if rebuilt else output
 
