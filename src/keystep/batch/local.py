@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from multiprocessing import resource_tracker
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 from typing import Any, NamedTuple
@@ -45,6 +46,7 @@ class LocalWorkers:
         process = self._context.Process(
             target=_work, args=(there, self._job, dict(self._environments[worker])), daemon=True
         )
+        resource_tracker.ensure_running()  # comes with the first process, and would lift the mask
         with _without_interrupts():
             process.start()
         there.close()  # else the end of the process would not be the end of the connection

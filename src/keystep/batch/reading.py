@@ -130,8 +130,8 @@ def _name(given: Mapping[str, Any]) -> str:
 
 def _explain(error: ValidationError, given: Mapping[str, Any]) -> str:
     problem = error.errors()[0]
-    if not problem["loc"]:  # what is no text: half of a surrogate pair
-        return problem["msg"]
+    if not problem["loc"]:
+        return "given half of a surrogate pair, allowed: characters of Unicode"
     name = str(problem["loc"][0])
     if problem["type"] in ("missing", "missing_keyword_only_argument"):
         return f"{name}: missing; give it in the line or for the whole batch"
