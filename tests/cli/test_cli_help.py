@@ -3,7 +3,7 @@ import sys
 
 import pytest
 
-COMMANDS = ["demo", "generate", "compare", "batch", "bench", "plan", "models", "methods"]
+COMMANDS = ["demo", "generate", "compare", "batch", "bench", "plan", "tune", "models", "methods"]
 HEAVY = ("torch", "diffusers", "transformers", "av", "skimage", "jinja2")
 PROBE = f"""
 import sys

@@ -23,6 +23,7 @@ from keystep.cli.generate import generate
 from keystep.cli.methods import methods
 from keystep.cli.models import models
 from keystep.cli.plan import plan
+from keystep.cli.tune import tune
 
 OK, INTERNAL_ERROR, USER_ERROR, INTERRUPTED = 0, 1, 2, 130
 DEBUG_FLAG = "--debug"
@@ -93,6 +94,11 @@ _EXAMPLES = {
         "keystep calibrate --model toy --method magcache --prompts prompts.txt --out ratios.json\n\n"
         "keystep calibrate --model latte --method static --prompts prompts.txt --max-gap 6"
         " --dtype bfloat16 --device cuda --out schedule.json"
+    ),
+    tune: (
+        "keystep tune --model toy --method adacache --prompts prompts.txt --trials 40 --out tuned\n\n"
+        "keystep tune --model wan-2.1-1.3b --method teacache --knob threshold=0.02:0.3:log"
+        " --prompts prompts.txt --time-limit 600 --at-psnr 28 --dtype bfloat16 --device cuda --out tuned"
     ),
     models: "keystep models",
     methods: "keystep methods\n\nkeystep methods adacache",
