@@ -171,6 +171,7 @@ def _check_items(model: str, load: Sequence[str], reading: Reading) -> dict[str,
     from keystep.cli.batch_job import read_words
     from keystep.cli.method_options import build_named
 
+    pipeline.read_load_options(model, load)
     loading: dict[str, Any] | None = None
     built: set[str] = set()
     for line, item in list(reading.items.items()):
