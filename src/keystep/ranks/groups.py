@@ -14,6 +14,7 @@ import torch.distributed as dist
 
 import keystep
 from keystep.errors import require
+from keystep.ranks.failures import open_failures
 from keystep.ranks.group import Group
 
 
@@ -87,5 +88,5 @@ def split_world(everyone: Group, size: int) -> Group:
     starts = range(0, everyone.size, size)
     groups: list[Any] = [dist.new_group(list(range(start, start + size))) for start in starts]
     place, rank = divmod(everyone.rank, size)
-    start = starts[place]
-    return Group(groups[place], tuple(range(start, start + size)), rank)
+    ranks = tuple(range(starts[place], starts[place] + size))
+    return Group(groups[place], ranks, rank, open_failures(ranks, everyone.rank))

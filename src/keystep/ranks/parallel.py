@@ -6,7 +6,6 @@ from contextlib import ExitStack
 from types import TracebackType
 from typing import Any
 
-import torch.distributed as dist
 from torch import nn
 
 from keystep.engine.agreement import RANKS, Agreement
@@ -80,7 +79,7 @@ class Parallel:
         """Share the pipeline until `close`. All ranks must call it."""
         self.group = split_world(self._everyone, self.ulysses)
         with ExitStack() as stack:
-            stack.callback(dist.destroy_process_group, self.group.process_group)
+            stack.callback(self.group.close)
             for module in self.models.values():
                 check_free(module)
                 if self.ulysses > 1:
@@ -107,6 +106,8 @@ class Parallel:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        if error is not None and self.group is not None and self.group.failures is not None:
+            self.group.failures.report(error)
         self.close()
 
 
