@@ -12,7 +12,10 @@ from keystep.what import (
     Attention,
     AttentionInput,
     BlockProbe,
+    Correction,
     FilteredLatent,
+    Forecast,
+    Guided,
     Latent,
     Mlp,
     Output,
@@ -72,7 +75,7 @@ class Rule:
             isinstance(self.what, Site),
             "Rule.what",
             self.what,
-            "a site: Attention, Mlp, Span, Output or Branch",
+            "a site: Attention, Mlp, Span, Output, Guided or Branch",
         )
         require(hasattr(self.when, "plan"), "Rule.when", self.when, "a controller, e.g. Every(2)")
         require(hasattr(self.how, "predict"), "Rule.how", self.how, "a predictor, e.g. Hold()")
@@ -120,6 +123,11 @@ class Policy:
                     f"Policy {self.name!r}: two rules on one site: {one.label} and {other.label}"
                 )
             sites = (one.what, other.what)
+            if any(isinstance(site, Guided) for site in sites):
+                raise ValueError(
+                    f"Policy {self.name!r}: {one.label} and {other.label}: where the guided output is "
+                    "skipped nothing of the model runs, so its rule goes alone"
+                )
             if any(isinstance(s, Span) and (s.start or s.num_after) for s in sites) and any(
                 isinstance(s, (Attention, Mlp)) for s in sites
             ):
@@ -136,6 +144,8 @@ class Policy:
 
 def _can_measure(site: Site, asks: bool, probe: Probe) -> bool:
     """Whether a probe can be looked at for a site: before it, where the controller asks in mid-forward."""
+    if isinstance(site, Guided):
+        return isinstance(probe, (Forecast, Correction))
     if isinstance(site, Output):
         return isinstance(probe, (Latent, Prediction))
     if not isinstance(site, Span):

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from torch import nn
 
+from keystep.engine.guided_seat import GuidedSeat
 from keystep.engine.restore import replace_attribute
 from keystep.engine.seats import BlockSeat, ExitSeat, Host, ModelSeat
 from keystep.engine.tap import peek_input, put_tap, show_input, show_output
@@ -16,6 +17,7 @@ from keystep.what import (
     AttentionInput,
     BlockProbe,
     Branch,
+    Guided,
     Mlp,
     Output,
     Part,
@@ -33,7 +35,7 @@ SEAT = "keystep_seat"
 Seats = dict[str, BlockSeat]  # by the name of the block, in the order in which they run
 
 
-def seat(stack: ExitStack, module: nn.Module, value: ModelSeat | BlockSeat | ExitSeat) -> None:
+def seat(stack: ExitStack, module: nn.Module, value: ModelSeat | GuidedSeat | BlockSeat | ExitSeat) -> None:
     """Put a seat in front of a module's call, compiled or not."""
     compiled = vars(module).get(CALL)
     if compiled is not None:
@@ -47,6 +49,9 @@ def attach_model(
 ) -> None:
     """Put seats and taps where `policy` may need them."""
     rules = policy.rules
+    if isinstance(rules[0].what, Guided):
+        seat(stack, module, GuidedSeat(session, name, module, spec.condition))
+        return
     model_seat = ModelSeat(session, name, module, spec)
     seat(stack, module, model_seat)
     if all(isinstance(rule.what, (Branch, Output)) for rule in rules):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from torch import nn
 
 from keystep.engine.attach import CALL, SEAT
+from keystep.engine.guided_seat import GuidedSeat
 from keystep.engine.seats import ModelSeat
 from keystep.policy import Policy, Rule
 from keystep.what import Attention, BlockProbe, Branch, Guidance, Mlp, Part, Span, TimeEmbedding
@@ -20,12 +21,11 @@ if TYPE_CHECKING:
 def check_free(name: str, module: nn.Module, entry: object = None) -> None:
     """Raise if something else has taken this transformer over; `entry` as in `check_no_other_cache`."""
     occupant = vars(module).get(CALL)
-    if isinstance(occupant, ModelSeat):
+    if isinstance(occupant, (ModelSeat, GuidedSeat)):
         raise ValueError(
             f"{name}: already accelerated; leave the first `with keystep.accelerate(...)` or call "
             "keystep.disable(pipe)"
         )
-    check_not_compiled(name, module)
     check_no_other_cache(name, module, entry)
 
 

@@ -22,8 +22,8 @@ class Follower(Protocol):
         """A generation begins with the next model call."""
         ...
 
-    def step(self) -> None:
-        """End an evaluation."""
+    def take_step(self, step: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Take the sampler's step, and end an evaluation."""
         ...
 
 
@@ -64,12 +64,10 @@ class Step(Followed):
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Take the sampler's step; an evaluation ends, or with an exception the generation."""
         try:
-            result = self.method(*args, **kwargs)
+            return self.keystep_session.take_step(self.method, args, kwargs)
         except BaseException:
             self.keystep_session.abort()
             raise
-        self.keystep_session.step()
-        return result
 
 
 METHODS = {"set_timesteps": SetTimesteps, "step": Step}

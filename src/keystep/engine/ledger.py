@@ -92,6 +92,8 @@ class Ledger:
 
     def make_room(self, rule: Rule, plan: EvaluationPlan) -> None:
         """Drop what the push of a computed evaluation will replace, before the new tensors are made."""
+        if rule.how.learns:
+            return
         for branch in plan.branches_of(rule):
             if self.keeps(rule, branch, plan.evaluation):
                 num_kept = rule.how.num_entries - 1
@@ -101,21 +103,24 @@ class Ledger:
 
     def push(self, rule: Rule, site: str, branch: str, delta: torch.Tensor, now: Moment) -> None:
         """Store a computed delta (already a tensor of its own, not a view of something larger)."""
-        values = rule.how.keep(delta.detach())
+        history = self._history(rule, site, branch) if rule.how.learns else []
+        values = rule.how.keep(delta.detach(), history, now)
         dtypes = tuple(value.dtype for value in values)
         entry = Entry(now, self.storage.store(values), delta.device, dtypes)
         self.histories.push((rule.label, site, branch), entry, rule.how.num_entries)
 
     def predict(self, rule: Rule, site: str, branch: str, now: Moment) -> torch.Tensor:
         """The predicted delta of a site for one branch."""
-        history = [self.storage.load(entry) for entry in self.histories.get((rule.label, site, branch))]
-        return rule.how.predict(history, now)
+        return rule.how.predict(self._history(rule, site, branch), now)
+
+    def _history(self, rule: Rule, site: str, branch: str) -> list[Entry]:
+        return [self.storage.load(entry) for entry in self.histories.get((rule.label, site, branch))]
 
     def _note_computed(self, rule: Rule, branch: str, evaluation: int) -> None:
         key = (rule.label, branch)
         self._last[key] = evaluation
         if self.keeps(rule, branch, evaluation):
-            self._held[key] = (*self._held.get(key, ()), evaluation)
+            self._held[key] = (*self._held.get(key, ()), evaluation)[-rule.how.num_entries :]
 
     def _drop_unused(self, evaluation: int) -> None:
         for (label, branch), entries in list(self._held.items()):

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from keystep.policy import Policy, Rule
-from keystep.what import LEAD, Branch, Output, Span
+from keystep.what import LEAD, Branch, Guided, Output, Span
 from keystep.when import Plan
 
 Held = Mapping[tuple[str, str], tuple[int, ...]]  # (rule label, branch) -> evaluations held, oldest first
@@ -66,6 +66,7 @@ class Planner:
         branches: tuple[str, ...],
         num_evaluations: int,
         times: Sequence[float] = (),
+        noises: Sequence[float] = (),
     ) -> None:
         self.rules = sorted(
             (r for r in policy.rules if not isinstance(r.what, Branch) or r.what.name in branches),
@@ -74,11 +75,17 @@ class Planner:
         self.has_schedules = not all(self.keeps_all(rule) for rule in self.rules)
         self.branches = branches
         self.num_evaluations = num_evaluations
-        self.times = times
+        self.times, self.noises = times, noises
 
     def start(self) -> dict[str, Any]:
         """Controller states at the begin of a run."""
-        return {rule.label: rule.when.begin(self.num_evaluations, self.times) for rule in self.rules}
+        return {
+            rule.label: rule.when.begin(self.num_evaluations, self._times_for(rule)) for rule in self.rules
+        }
+
+    def _times_for(self, rule: Rule) -> Sequence[float]:
+        """What a rule's controller is told of the run: on the guided output, the shares of noise."""
+        return self.noises if isinstance(rule.what, Guided) else self.times
 
     def plan(
         self,

@@ -15,9 +15,9 @@ from keystep.engine.measure import Measurement
 from keystep.engine.planner import EvaluationPlan, Planner, Step, inside
 from keystep.engine.storage import Storage
 from keystep.engine.trace import Decision, Row, Trace
-from keystep.how import Moment
+from keystep.how import Entry, Moment
 from keystep.policy import Policy, Rule
-from keystep.what import LEAD, Branch, Guidance, Output, Part, Span
+from keystep.what import LEAD, Branch, Guidance, Guided, Output, Part, Span
 from keystep.when import Always
 
 
@@ -64,7 +64,7 @@ class Run:
         self.plan: EvaluationPlan | None = None
         self.measurements: list[Measurement] = []
         self._times, self._noises = times, noises
-        self._planner = Planner(policy, self.branches, num_evaluations, times)
+        self._planner = Planner(policy, self.branches, num_evaluations, times, noises)
         self._ledger = Ledger(self._planner, storage)
         self._condition: torch.Tensor | None = None
         self._num_alike = 0  # evaluations in a row with the text tensor of the one before
@@ -146,6 +146,14 @@ class Run:
         self._seen += branches
         return branches
 
+    def open_whole_call(self, model: str, condition: torch.Tensor | None = None) -> int:
+        """`open_call` where the branches of a call do not matter: which call of its evaluation it is."""
+        if self.plan is None:
+            self._open_evaluation(model, condition)
+            self._seen = (LEAD,)
+        self._num_calls += 1
+        return self._num_calls - 1
+
     def _add_call(self) -> None:
         """A call beyond the layout, in the first evaluation: other guidance, a branch of its own."""
         if self._evaluation > 1 or self._num_further == self._max_further:
@@ -166,7 +174,7 @@ class Run:
         assert self.plan is not None
         gone, new = set(self.branches) - set(branches), set(branches) - set(self.branches)
         self.branches = branches
-        self._planner = Planner(self._policy, branches, self.num_evaluations, self._times)
+        self._planner = Planner(self._policy, branches, self.num_evaluations, self._times, self._noises)
         self._ledger.follow(self._planner)
         active = (*(branch for branch in self.plan.active if branch not in gone), *new)
         steps = {rule.label: self.plan.steps[rule.label] for rule in self._planner.rules}
@@ -230,7 +238,7 @@ class Run:
 
     def _check_calls(self) -> None:
         """Guidance may pause in mid-run (a branch is not called); the first evaluation must be whole."""
-        if self._evaluation > 1 or self._num_calls == len(self.calls):
+        if self._evaluation > 1 or self._num_calls == len(self.calls) or self.rule_on(Guided):
             return
         if not self._is_guidance_known and self._seen == (LEAD,):
             self._leave_guidance()
@@ -279,7 +287,7 @@ class Run:
 
     # ---------------------------------------------------------------- rules and histories
 
-    def rule_on(self, site: type[Span] | type[Output] | type[Branch]) -> Rule | None:
+    def rule_on(self, site: type[Span] | type[Output] | type[Guided] | type[Branch]) -> Rule | None:
         """The active rule on the span, the output, or a branch."""
         return next((rule for rule in self._planner.rules if isinstance(rule.what, site)), None)
 
@@ -303,6 +311,14 @@ class Run:
     def predict(self, rule: Rule, site: str, branch: str) -> torch.Tensor:
         """The predicted delta of a site for one branch."""
         return self._ledger.predict(rule, site, branch, self.now)
+
+    def count_entries(self, rule: Rule, site: str, branch: str) -> int:
+        """Entries held of a site for one branch."""
+        return len(self.histories.get((rule.label, site, branch)))
+
+    def hold(self, rule: Rule, name: str, tensors: tuple[torch.Tensor, ...]) -> None:
+        """Count tensors that are held beside the histories, in place of those of the same name."""
+        self.histories.push((rule.label, name, ""), Entry(self.now, tensors), 1)
 
     def check_shape(self, shape: tuple[int, ...]) -> None:
         """Raise if the latent changed its shape in mid-run: histories would not fit."""

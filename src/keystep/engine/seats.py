@@ -26,6 +26,7 @@ from keystep.what import LEAD, AttentionResidual, BlockProbe, Branch, Output, Pa
 from keystep.what.branch import check_rows, rows_of, select_branches
 
 if TYPE_CHECKING:
+    from keystep.engine.guided import GuidedOutput
     from keystep.models.spec import ModelSpec
 
 
@@ -34,10 +35,12 @@ class Host(Protocol):
 
     Attributes:
         call: the model call under way, None between calls.
+        guided: the guided output of the generation under way, where the policy is about that.
         graph_budget: makes the context in which the model runs.
     """
 
     call: Call | None
+    guided: GuidedOutput | None
     graph_budget: Callable[[], AbstractContextManager[Any]]
 
     def run_for_call(self, arguments: Mapping[str, Any]) -> Run | None:

@@ -27,6 +27,8 @@ from keystep.engine.checks import (
 from keystep.engine.clock import first_index, is_guided, noise_of, timesteps_of
 from keystep.engine.compiled import budget_for
 from keystep.engine.follow import follow
+from keystep.engine.guided import GuidedOutput
+from keystep.engine.guided_seat import GuidedSeat
 from keystep.engine.run import Run
 from keystep.engine.seats import ModelSeat
 from keystep.engine.storage import Storage
@@ -34,7 +36,7 @@ from keystep.engine.summary import summarize
 from keystep.engine.trace import Trace
 from keystep.models.spec import ModelSpec
 from keystep.policy import Policy
-from keystep.what import Guidance
+from keystep.what import Guidance, Guided
 
 OUTLINE_EVALUATIONS = 50  # length of run at which a method's sites are looked up when attaching
 NUM_TRACES = 64  # traces kept for long-lived pipelines
@@ -80,6 +82,7 @@ class Session:
             raise ValueError(f"policy {self.outline.name!r}: it has no rules, so nothing would be skipped")
         self.traces: deque[Trace] = deque(maxlen=NUM_TRACES)
         self.run: Run | None = None
+        self.guided: GuidedOutput | None = None  # where the policy is about the guided output
         self.call: Call | None = None
         self.target = target
         self.entry: object = None
@@ -89,19 +92,32 @@ class Session:
         self.graph_budget: Callable[[], AbstractContextManager[Any]] = nullcontext
         self._stack = ExitStack()
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether the policy is about the guided output, and about nothing inside the model."""
+        return isinstance(self.outline.rules[0].what, Guided)
+
     # ---------------------------------------------------------------- attaching
 
     def attach(self) -> None:
         """Check everything, then put seats and taps in place; on any error nothing stays attached."""
-        self.graph_budget = budget_for(
-            block
-            for module in self.models.values()
-            for name in self.spec.blocks
-            for block in module.get_submodule(name).children()
-        )
         for name, module in self.models.items():
             check_free(name, module, self.entry)
-            check_sites(self.outline, self.spec, module, self.guidance)
+            if not self.is_whole:
+                check_not_compiled(name, module)
+                check_sites(self.outline, self.spec, module, self.guidance)
+        if self.is_whole and self._scheduler is None:
+            raise ValueError(
+                "pipe: given a bare transformer, but the guided output is made outside of it; give the "
+                "pipeline"
+            )
+        if not self.is_whole:
+            self.graph_budget = budget_for(
+                block
+                for module in self.models.values()
+                for name in self.spec.blocks
+                for block in module.get_submodule(name).children()
+            )
         with ExitStack() as stack:
             if self._scheduler is not None:
                 follow(stack, self._scheduler, self)
@@ -146,9 +162,11 @@ class Session:
         self._check_outline(policy)
         trace = Trace(policy.name, self.spec.name, num_evaluations, guided is not False)
         further = self.spec.further_calls
+        told = False if self.is_whole else guided  # branches do not matter where all are skipped together
         self.run = Run(
-            policy, self.guidance, guided, num_evaluations, times, trace, self.storage, further, noises
+            policy, self.guidance, told, num_evaluations, times, trace, self.storage, further, noises
         )
+        self.guided = GuidedOutput(self.run, self.spec) if self.is_whole else None
         self.traces.append(trace)
         self._is_due, self._has_warned_beyond = False, False
 
@@ -174,6 +192,16 @@ class Session:
         """A generation begins with the next model call, its timesteps read from the scheduler."""
         self._is_due = True
 
+    def take_step(self, step: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """The step of the sampler, on a forecast where the policy has one; it ends an evaluation."""
+        if self.guided is None:
+            result, is_last = step(*args, **kwargs), True
+        else:
+            result, is_last = self.guided.take_step(step.__self__, args, kwargs)  # type: ignore[attr-defined]
+        if is_last:
+            self.step()
+        return result
+
     def step(self) -> None:
         """End an evaluation, as `scheduler.step` does for a pipeline; nothing without a model call before."""
         if self.run is None or self.run.plan is None:
@@ -189,7 +217,7 @@ class Session:
     def _finish(self, run: Run) -> None:
         run.trace.is_complete = True
         run.histories.clear()
-        self.run = None
+        self.run, self.guided = None, None
         if not any(row.skipped for row in run.trace.rows) and run.may_skip:
             run.trace.notes.append(
                 f"nothing was skipped in {run.num_evaluations} evaluations: the video is the plain one"
@@ -198,7 +226,7 @@ class Session:
 
     def abort(self) -> None:
         """Forget a generation that did not come to its end; its trace stays, marked incomplete."""
-        self.call = None
+        self.call, self.guided = None, None
         if self.run is not None:
             self.run.histories.clear()
             self.run = None
@@ -215,6 +243,8 @@ class Session:
                 "scheduler: pipe.scheduler was replaced after keystep attached, so its steps cannot be "
                 "followed; set the scheduler first, then call keystep.accelerate() or keystep.enable()"
             )
+        if self.guided is not None and self.guided.has_stepped:
+            self.step()  # not every latent took a step
         if self._is_due:
             self._begin_from_scheduler(arguments)
         if self.run is None:
@@ -226,7 +256,7 @@ class Session:
     def _begin_from_scheduler(self, arguments: Mapping[str, Any]) -> None:
         times = timesteps_of(self._scheduler)
         first = first_index(times, arguments.get("timestep"), self._scheduler, self.target)
-        guided = None if self.spec.guided == "calls" else is_guided(self.target)
+        guided = None if self.spec.guided == "calls" or self.is_whole else is_guided(self.target)
         self._begin(len(times) - first, guided, times[first:], noise_of(self._scheduler)[first:])
 
     def _outside_run(self) -> None:
@@ -264,9 +294,6 @@ def find_transformers(target: Any) -> dict[str, nn.Module]:
     names = ("transformer", "transformer_2")
     found = {name: getattr(target, name, None) for name in names}
     models = {name: module for name, module in found.items() if isinstance(module, nn.Module)}
-    for name, module in models.items():
-        if not isinstance(vars(module).get(CALL), ModelSeat):
-            check_not_compiled(name, module)
     if not models:
         raise ValueError(
             f"pipe: {type(target).__name__} has no transformer to accelerate (looked for {', '.join(names)})"
@@ -288,6 +315,6 @@ def session_of(target: Any) -> Session | None:
     """The session attached to a pipeline or transformer, if there is one."""
     for module in find_transformers(target).values():
         occupant = vars(module).get(CALL)
-        if isinstance(occupant, ModelSeat) and isinstance(occupant.session, Session):
+        if isinstance(occupant, (ModelSeat, GuidedSeat)) and isinstance(occupant.session, Session):
             return occupant.session
     return None

@@ -1,5 +1,6 @@
 """HOW a skipped value is filled in: predictors over a history of computed deltas."""
 
+from keystep.how.damped import Damped
 from keystep.how.frequency import FrequencyBands, Gain
 from keystep.how.history import Entry, Moment, Predictor
 from keystep.how.hold import Hold
@@ -8,6 +9,7 @@ from keystep.how.taylor import Taylor
 
 __all__ = [
     "Constant",
+    "Damped",
     "Entry",
     "FrequencyBands",
     "Gain",

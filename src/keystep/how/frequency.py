@@ -79,6 +79,7 @@ class FrequencyBands:
     high: Gain = Gain()
     radius: float = 0.2
     num_entries = 1
+    learns = False
     needs_time = False
     signals = ()
 
@@ -87,8 +88,11 @@ class FrequencyBands:
             0 <= self.radius <= 0.5, "FrequencyBands.radius", self.radius, "0 to 0.5 of min(height, width)"
         )
 
-    def keep(self, delta: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    def keep(
+        self, delta: torch.Tensor, history: Sequence[Entry] = (), now: Moment | None = None
+    ) -> tuple[torch.Tensor, ...]:
         """Split (..., H, W) once into (low, high), both float32, low + high = delta."""
+        del history, now
         delta = delta.float()
         height, width = delta.shape[-2:]
         # round before int: 0.2 * 5 must not become 0.9999 -> 0

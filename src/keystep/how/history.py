@@ -63,8 +63,15 @@ class Predictor(Protocol):
         """What it looks at in `Moment.measured`; mostly nothing."""
         ...
 
-    def keep(self, delta: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """What to store of a computed delta."""
+    @property
+    def learns(self) -> bool:
+        """Whether `keep` looks at the history."""
+        ...
+
+    def keep(
+        self, delta: torch.Tensor, history: Sequence[Entry] = (), now: Moment | None = None
+    ) -> tuple[torch.Tensor, ...]:
+        """What to store of a delta computed `now`; `history` is what is stored of earlier ones."""
         ...
 
     def predict(self, history: Sequence[Entry], now: Moment) -> torch.Tensor:

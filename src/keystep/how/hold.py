@@ -15,11 +15,15 @@ class Hold:
     """Reuse the newest computed delta; exact where features stand still."""
 
     num_entries = 1
+    learns = False
     needs_time = False
     signals = ()
 
-    def keep(self, delta: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    def keep(
+        self, delta: torch.Tensor, history: Sequence[Entry] = (), now: Moment | None = None
+    ) -> tuple[torch.Tensor, ...]:
         """Store the delta itself."""
+        del history, now
         return (delta,)
 
     def predict(self, history: Sequence[Entry], now: Moment) -> torch.Tensor:

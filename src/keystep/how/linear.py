@@ -98,6 +98,7 @@ class Linear:
 
     weight: Constant | Ramp | Spacing | Measured | float = Spacing()
     num_entries = 2
+    learns = False
 
     def __post_init__(self) -> None:
         if isinstance(self.weight, (int, float)):
@@ -119,8 +120,11 @@ class Linear:
         """Only for a measured weight."""
         return (self.weight.progress,) if isinstance(self.weight, Measured) else ()
 
-    def keep(self, delta: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    def keep(
+        self, delta: torch.Tensor, history: Sequence[Entry] = (), now: Moment | None = None
+    ) -> tuple[torch.Tensor, ...]:
         """Store the delta itself."""
+        del history, now
         return (delta,)
 
     def predict(self, history: Sequence[Entry], now: Moment) -> torch.Tensor:

@@ -25,6 +25,7 @@ class Taylor:
 
     order: int = 1
     signals = ()
+    learns = False
 
     def __post_init__(self) -> None:
         require(0 <= self.order <= 4, "Taylor.order", self.order, "0 to 4")
@@ -39,8 +40,11 @@ class Taylor:
         """Unless it holds."""
         return self.order > 0
 
-    def keep(self, delta: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    def keep(
+        self, delta: torch.Tensor, history: Sequence[Entry] = (), now: Moment | None = None
+    ) -> tuple[torch.Tensor, ...]:
         """Store the delta itself."""
+        del history, now
         return (delta,)
 
     def predict(self, history: Sequence[Entry], now: Moment) -> torch.Tensor:

@@ -119,6 +119,12 @@ class ModelSpec:
         """Axis of the channels of a tensor of the output."""
         return -1 if index else self.latent.index("C")
 
+    def channel_axis(self, latent: torch.Tensor) -> int | None:
+        """Axis of the channels in the latent a sampler works on; None where that is not the model's."""
+        if self.latent == PACKED:
+            return 2 if latent.ndim == 3 else None
+        return self.latent.index("C") if latent.ndim == len(self.latent) else None
+
     def to_frames(self, output: torch.Tensor, arguments: Mapping[str, Any], index: int = 0) -> torch.Tensor:
         """A tensor of the output (some rows), unpacked, with latent height and width as the last two axes.
 

@@ -133,6 +133,25 @@ class Output:
 
 
 @dataclass(frozen=True)
+class Guided:
+    """The guided output of all branches together, as a prediction of the data (x0-hat), where the scheduler
+    takes it: a skip calls nothing of the model, whatever the model is. Base: zero.
+
+    Attributes:
+        correct: move the latent, at each computed evaluation, to where it would be had the skipped ones used
+            outputs interpolated between the computed ones. Costs no evaluation.
+    """
+
+    correct: bool = True
+    level: ClassVar[int] = 1
+
+    @property
+    def label(self) -> str:
+        """Name of the rule on this site in traces."""
+        return "guided"
+
+
+@dataclass(frozen=True)
 class Branch:
     """The model's output for one guidance branch. Base: the conditional output of the same evaluation.
 
@@ -153,7 +172,7 @@ class Branch:
 
 
 Part = Attention | Mlp
-Site = Part | Span | Output | Branch
+Site = Part | Span | Output | Guided | Branch
 
 
 @dataclass(frozen=True)
@@ -239,5 +258,15 @@ class FilteredLatent:
         require(self.power > 0, "FilteredLatent.power", self.power, "an exponent > 0")
 
 
+@dataclass(frozen=True)
+class Forecast:
+    """Probe: how far the forecast of the guided output is from what was computed."""
+
+
+@dataclass(frozen=True)
+class Correction:
+    """Probe: how far the latent is moved where a skipped stretch ends."""
+
+
 BeforeSpan = PrefixResidual | SpanInput | StackInput | AttentionInput | TimeEmbedding | FilteredLatent
-Probe = BlockProbe | BeforeSpan | Latent | Prediction
+Probe = BlockProbe | BeforeSpan | Latent | Prediction | Forecast | Correction

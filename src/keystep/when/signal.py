@@ -12,7 +12,7 @@ from typing import ClassVar, Literal
 import torch
 
 from keystep.errors import require
-from keystep.what.site import AttentionResidual, Probe
+from keystep.what.site import AttentionResidual, Correction, Forecast, Probe
 
 Pairs = Sequence[tuple[float, float]]  # one (numerator, denominator) per sample
 Probes = Probe | tuple[Probe, ...]
@@ -231,10 +231,40 @@ class Progress:
         return mean_ratio(rows, self.over, empty=1.0)
 
 
+@dataclass(frozen=True)
+class LatentShare:
+    """The size of what is probed over that of the latent, both as Euclidean norms.
+
+    Attributes:
+        name: in traces and for the controller.
+        probe: where it is measured.
+    """
+
+    name: str
+    probe: Forecast | Correction
+    over: ClassVar[Literal["lead", "all"]] = "lead"
+    since: ClassVar[Since] = "computed"
+    num_previous: ClassVar[int] = 0
+
+    def measure(self, value: torch.Tensor, previous: Previous, num_frames: int) -> torch.Tensor:
+        """Squared sums per sample, (1, 2, B): `value` is what is probed and the latent, stacked."""
+        del previous, num_frames
+        return value.float().flatten(2).square().sum(2)[None]
+
+    @property
+    def probes(self) -> tuple[Probe, ...]:
+        """Where it is measured."""
+        return (self.probe,)
+
+    def combine(self, rows: Sequence[Pairs]) -> float:
+        """The largest share of all samples: a video is never skipped more because of its batch mates."""
+        return mean_ratio(rows, self.over, empty=0.0) ** 0.5
+
+
 def mean_sums(value: torch.Tensor) -> torch.Tensor:
     """Numerator and denominator of the mean of |value| per sample, (1, 2, B)."""
     total = absolute_sum(value)
     return torch.stack([total, torch.full_like(total, value[0].numel())])[None]
 
 
-Signal = RelativeChange | MotionRatio | MeanChange | MeanSize | Progress
+Signal = RelativeChange | MotionRatio | MeanChange | MeanSize | Progress | LatentShare

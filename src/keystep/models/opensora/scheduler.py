@@ -48,6 +48,7 @@ class RectifiedFlowScheduler(SchedulerMixin, ConfigMixin):
 
     order = 1
     init_noise_sigma = 1.0
+    prediction_type = "reverse_flow"  # the model's velocity points from noise to video
 
     @register_to_config
     def __init__(self, num_train_timesteps: int = 1000, base_size: int = 512) -> None:

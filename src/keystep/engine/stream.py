@@ -1,0 +1,188 @@
+"""One latent on its way through one scheduler: its skipped steps are forecast, and corrected afterwards."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from keystep.engine.measure import Measurement
+from keystep.engine.run import Run
+from keystep.policy import Rule
+from keystep.solver import (
+    Level,
+    Response,
+    StepCall,
+    find_response,
+    is_repeatable,
+    levels_of,
+    restore,
+    take_snapshot,
+    tensors_of,
+)
+from keystep.what import LEAD, Guided
+from keystep.when.control import CORRECTION, FORECAST_ERROR
+from keystep.when.signal import LatentShare
+
+NOT_CORRECTED = (
+    "scheduler: the steps of {name} cannot be taken again as they were, so skipped evaluations are forecast "
+    "but not corrected"
+)
+
+
+@dataclass
+class Anchor:
+    """The newest computed evaluation of a stream.
+
+    Attributes:
+        index: of the evaluation, from 0.
+        data: its data prediction, corrected, (B, ...) float32.
+        scheduler: the state after its step, where steps have to be taken again.
+        sample: the latent after its step, likewise.
+    """
+
+    index: int
+    data: torch.Tensor
+    scheduler: Any = None
+    sample: torch.Tensor | None = None
+
+
+class Stream:
+    """One latent on its way through one scheduler.
+
+    Args:
+        run, rule: the generation and its rule.
+        site: name of the stream in the histories.
+        scheduler: before its first step.
+        call: that step.
+        channels: axis of the latent's channels; None = it is not known.
+    """
+
+    def __init__(
+        self, run: Run, rule: Rule, site: str, scheduler: Any, call: StepCall, channels: int | None
+    ) -> None:
+        assert isinstance(rule.what, Guided)
+        self.run, self.rule, self.site, self.scheduler = run, rule, site, scheduler
+        self.levels = levels_of(scheduler)[-run.num_evaluations :]
+        self._channels = channels
+        self._index = 0
+        self._anchor: Anchor | None = None
+        self._skipped: list[StepCall] = []  # since the anchor, where steps have to be taken again
+        self._responses: list[Response] | None = None
+        self._used: torch.Tensor | None = None  # what the forecasts since the anchor put into the latent
+        self._is_corrected = rule.what.correct
+        if self._is_corrected:
+            self._responses = find_response(scheduler, call, self.levels)
+            if self._responses is None and not is_repeatable(scheduler, call):
+                self._is_corrected = False
+                run.trace.notes.append(NOT_CORRECTED.format(name=type(scheduler).__name__))
+
+    def step(self, call: StepCall, is_skipped: bool) -> Any:
+        """One step; what the scheduler returns."""
+        level = self.levels[self._index]
+        call = self._forecast(call, level) if is_skipped else self._compute(call, level)
+        result = call.take(self.scheduler)
+        if not is_skipped and self._takes_again:
+            assert self._anchor is not None, "made with the computed evaluation"
+            sample = result[0] if isinstance(result, tuple) else result.prev_sample
+            self._anchor.scheduler, self._anchor.sample = take_snapshot(self.scheduler), sample
+            memory = (tensor for tensor in tensors_of(self.scheduler) if tensor.shape == sample.shape)
+            self.run.hold(self.rule, f"{self.site} again", (sample, *memory))
+        self._index += 1
+        return result
+
+    @property
+    def _takes_again(self) -> bool:
+        """Whether skipped steps are taken again to correct them; else their response is known."""
+        return self._is_corrected and self._responses is None
+
+    # ---------------------------------------------------------------- skipped
+
+    def _forecast(self, call: StepCall, level: Level) -> StepCall:
+        data = self._from_channels(self.run.predict(self.rule, self.site, LEAD))
+        if self._responses is not None:
+            response = self._responses[self._index]
+            used = data * response.data
+            self._used = used if self._used is None else used.add_(self._used, alpha=response.latent)
+            self.run.hold(self.rule, f"{self.site} used", (self._used,))
+        call = replace(call, output=level.to_output(call.sample, data).to(call.output.dtype))
+        if self._takes_again:
+            self._skipped.append(call)
+        return call
+
+    # ---------------------------------------------------------------- computed
+
+    def _compute(self, call: StepCall, level: Level) -> StepCall:
+        """Measure the computed output, move latent and output, make it the anchor."""
+        data = level.to_data(call.sample, call.output)
+        gap = 0 if self._anchor is None else self._index - self._anchor.index
+        delta = self._find_delta(call, data) if gap > 1 and self._is_corrected else None
+        self._measure(call, level, data, delta)
+        if delta is not None:
+            sample = call.sample.float() + delta
+            data.add_(delta, alpha=level.slope)
+            output = level.to_output(sample, data).to(call.output.dtype)
+            call = replace(call, sample=sample.to(call.sample.dtype), output=output)
+        self.run.push(self.rule, self.site, LEAD, self._to_channels(data))
+        self._anchor, self._used = Anchor(self._index, data), None
+        self._skipped.clear()
+        return call
+
+    def _find_delta(self, call: StepCall, data: torch.Tensor) -> torch.Tensor:
+        """How far the latent is from where interpolated outputs would have led, float32."""
+        anchor = self._anchor
+        assert anchor is not None, "asked behind a gap"
+        if self._responses is None:
+            return self._take_again(anchor, data) - call.sample.float()
+        assert self._used is not None, "steps were skipped"
+        old, new = self._weigh(anchor, self._responses)
+        return (anchor.data * old).add_(data, alpha=new).sub_(self._used)
+
+    def _weigh(self, anchor: Anchor, responses: list[Response]) -> tuple[float, float]:
+        """How much of the anchor's data and of the newest interpolated outputs put into the latent."""
+        old = new = 0.0
+        for index in range(anchor.index + 1, self._index):
+            response, part = responses[index], self._part(anchor, index)
+            old = old * response.latent + response.data * (1 - part)
+            new = new * response.latent + response.data * part
+        return old, new
+
+    def _part(self, anchor: Anchor, index: int) -> float:
+        """How far an evaluation is on the way from the anchor to the present one."""
+        return (index - anchor.index) / (self._index - anchor.index)
+
+    def _take_again(self, anchor: Anchor, data: torch.Tensor) -> torch.Tensor:
+        """The latent after the skipped steps with interpolated outputs; the scheduler's memory follows."""
+        assert anchor.sample is not None
+        sample, scheduler = anchor.sample, anchor.scheduler
+        for index, call in enumerate(self._skipped, start=anchor.index + 1):
+            between = torch.lerp(anchor.data, data, self._part(anchor, index))
+            output = self.levels[index].to_output(sample, between).to(call.output.dtype)
+            sample = replace(call, sample=sample, output=output).next_sample(scheduler)
+        restore(self.scheduler, scheduler)
+        return sample.float()
+
+    def _measure(self, call: StepCall, level: Level, data: torch.Tensor, delta: torch.Tensor | None) -> None:
+        """The forecast's error, and the correction, beside the latent."""
+        if self.run.count_entries(self.rule, self.site, LEAD) < self.rule.how.num_entries:
+            return
+        latent = call.sample.float() / level.scale
+        forecast = self._from_channels(self.run.predict(self.rule, self.site, LEAD))
+        self._note(FORECAST_ERROR, forecast - data, latent)
+        if delta is not None:
+            self._note(CORRECTION, delta / level.scale, latent)
+
+    def _note(self, signal: LatentShare, value: torch.Tensor, latent: torch.Tensor) -> None:
+        pair = torch.stack([value, latent])
+        measurement = Measurement.begin(self.rule, signal, signal.probe, pair, (), 1, len(latent))
+        self.run.measurements.append(measurement)
+
+    # ---------------------------------------------------------------- layout
+
+    def _to_channels(self, data: torch.Tensor) -> torch.Tensor:
+        """The data with its channels, or one for all, in dimension 1."""
+        return data.unsqueeze(1) if self._channels is None else data.movedim(self._channels, 1)
+
+    def _from_channels(self, data: torch.Tensor) -> torch.Tensor:
+        return data.squeeze(1) if self._channels is None else data.movedim(1, self._channels)

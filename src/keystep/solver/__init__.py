@@ -1,0 +1,18 @@
+"""What a scheduler does with a model's output: noise levels, data predictions, the response of its steps."""
+
+from keystep.solver.noise import Level, levels_of
+from keystep.solver.snapshot import restore, take_snapshot, tensors_of
+from keystep.solver.step import Response, StepCall, find_response, is_repeatable, keeps_outputs
+
+__all__ = [
+    "Level",
+    "Response",
+    "StepCall",
+    "find_response",
+    "is_repeatable",
+    "keeps_outputs",
+    "levels_of",
+    "restore",
+    "take_snapshot",
+    "tensors_of",
+]
