@@ -141,6 +141,14 @@ def test_window_of_timesteps() -> None:
     assert Window(2, 0, 2000).plan((900.0,), 2) == "compute", "beyond the timesteps that are known"
 
 
+@pytest.mark.parametrize("unit", [0.001, 80.0, -1.0])
+def test_timesteps_on_another_scale_count_by_their_place_in_the_run(unit: float) -> None:
+    """Shares of noise, noise of up to 80 times the video's, logarithms that go below zero."""
+    times = [unit * (1000.0 - 125 * k) for k in range(8)]
+    assert letters(Window(2, 350, 850), times) == letters(Window(2, 350, 850), [t / unit for t in times])
+    assert letters(After((800,), 2), times) == "CCCssCCC"
+
+
 def test_after_timesteps() -> None:
     times = [1000.0, 900.0, 800.0, 700.0, 600.0, 500.0, 400.0, 300.0]
     assert letters(After((800,), 2), times) == "CCCssCCC"

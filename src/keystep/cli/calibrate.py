@@ -65,7 +65,7 @@ def calibrate(
         "resolution": resolution, "aspect": aspect, "seconds": seconds,
     }  # fmt: skip
     pipeline.check_words(model, words)
-    loading = pipeline.read_load_options(model, load or ())
+    loading = pipeline.read_load_options(model, load or (), words)
     settings = {"model": model, "load": loading or None, **words, "dtype": dtype.value}
     pipe = pipeline.load_pipeline(model, dtype, device, loading)
     arguments = pipeline.fit_arguments(type(pipe), words)
