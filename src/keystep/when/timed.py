@@ -15,8 +15,8 @@ SCALE = 1000  # timesteps of training in every model whose timesteps have such a
 class TimedSchedule(Schedule):
     """Base of schedules that look at timesteps; without any they compute.
 
-    Where a scheduler's timesteps are not on a scale of 0 to 1000 (Cosmos 1 has logarithms of the noise, Cosmos
-    2 noise of up to 80 times 1000), each evaluation has the timestep of its place in an even schedule.
+    Where a scheduler's timesteps are not on a scale of 0 to 1000 (Cosmos 1 has logarithms of the noise,
+    Cosmos 2 noise of up to 80 times 1000), each evaluation has the timestep of its place in an even schedule.
     """
 
     needs_time = True
@@ -24,7 +24,7 @@ class TimedSchedule(Schedule):
     def begin(self, num_evaluations: int, times: Sequence[float] = ()) -> Times:
         """The state is the timesteps."""
         given = tuple(times[:num_evaluations])
-        if not given or (0 <= min(given) and 1 < max(given) <= SCALE):
+        if not given or (min(given) >= 0 and 1 < max(given) <= SCALE):
             return given
         return tuple(SCALE * (1 - k / num_evaluations) for k in range(num_evaluations))
 
