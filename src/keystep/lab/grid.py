@@ -51,13 +51,22 @@ SWEEPS: dict[str, Sweep] = {
     "adacache": Sweep("adacache", _CODEBOOKS),
     "adacache+moreg": Sweep("adacache+moreg", _CODEBOOKS),
     "pab": Sweep("pab", over("stretch", 1.5, 2.0, 3.0)),
-    "teacache": Sweep("teacache", over("threshold", 0.05, 0.15, 0.25, 0.4)),
-    "fbcache": Sweep("fbcache", over("threshold", 0.02, 0.1, 0.2, 0.4)),
+    "teacache": Sweep("teacache", over("threshold", 0.15, 0.2, 0.25, 0.4)),
+    "fbcache": Sweep("fbcache", over("threshold", 0.1, 0.15, 0.2, 0.4)),
     "dbcache": Sweep("dbcache", over("threshold", 0.03, 0.15, 0.3, 0.6), {"first": 1, "warmup": 4}),
     "taylorseer": Sweep("taylorseer", over("interval", 2, 3, 4)),
     "taylorseer, lite": Sweep("taylorseer", over("interval", 2, 3, 4), {"lite": True}),
+    "magcache": Sweep(
+        "magcache",
+        (
+            *over("max_consecutive", 1, 2, 6),
+            {"threshold": 0.24, "max_consecutive": 6, "retained": 0.1},
+        ),
+    ),
+    "static": Sweep("static", over("compute", 0.4, 0.33, 0.25)),
+    "dicache": Sweep("dicache", over("threshold", 0.05, 0.4, 0.8)),
     "easycache": Sweep("easycache", over("threshold", 0.02, 0.1, 0.2, 0.4)),
-    "seacache": Sweep("seacache", over("threshold", 0.1, 0.5, 1.0, 2.0), {"max_consecutive": None}),
+    "seacache": Sweep("seacache", over("threshold", 0.5, 0.7, 1.0, 1.5), {"max_consecutive": None}),
 }
 
 # Combinations of two methods: of interest beside their parts' curves, hardly for their own robustness.

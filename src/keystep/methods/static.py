@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar
 
 from keystep.errors import require
@@ -25,6 +26,9 @@ from keystep.policy import Policy, Rule
 from keystep.what import Span
 from keystep.when import Mask
 
+# Measured with `keystep calibrate` on models that ship with keystep, on development prompts.
+SHIPPED = Path(__file__).parent / "schedules"
+
 Edge = tuple[int, int]  # two computed evaluations (1-based) with nothing computed between them
 
 
@@ -33,7 +37,8 @@ class Static:
     """Skips the whole stack by a fixed schedule that was found offline to change the final video least.
 
     Attributes:
-        schedule: a file written by `keystep calibrate --method static`.
+        schedule: a file written by `keystep calibrate --method static`; None = the one that ships with
+            keystep for this model.
         compute: part of the evaluations that is computed (lower = faster).
         cfg: whether the unconditional branch is rebuilt too (CFG-Cache).
     """
@@ -53,9 +58,10 @@ class Static:
         Raises:
             ValueError: there is no file, or it is of another model.
         """
-        if self.schedule is None:
+        path = SHIPPED / f"{model}.json" if self.schedule is None else Path(self.schedule)
+        if self.schedule is None and not path.is_file():
             raise missing_measurement("static.schedule", "static", model)
-        measured = read_measured("static.schedule", "static", self.schedule)
+        measured = read_measured("static.schedule", "static", path)
         require(
             measured.model == model, "static.schedule", measured.model, f"a schedule of the model {model}"
         )
