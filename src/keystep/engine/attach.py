@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from torch import nn
 
 from keystep.engine.guided_seat import GuidedSeat
+from keystep.engine.hints import HintSeat
 from keystep.engine.restore import replace_attribute
 from keystep.engine.seats import BlockSeat, ExitSeat, Host, ModelSeat
 from keystep.engine.tap import peek_input, put_tap, show_input, show_output
@@ -35,7 +36,9 @@ SEAT = "keystep_seat"
 Seats = dict[str, BlockSeat]  # by the name of the block, in the order in which they run
 
 
-def seat(stack: ExitStack, module: nn.Module, value: ModelSeat | GuidedSeat | BlockSeat | ExitSeat) -> None:
+def seat(
+    stack: ExitStack, module: nn.Module, value: ModelSeat | GuidedSeat | BlockSeat | ExitSeat | HintSeat
+) -> None:
     """Put a seat in front of a module's call, compiled or not."""
     compiled = vars(module).get(CALL)
     if compiled is not None:
@@ -80,6 +83,9 @@ def attach_model(
                 model_seat.time_tap = put_tap(stack, module.get_submodule(spec.time), show_output)
     for path, block_seat in seats.items():
         seat(stack, module.get_submodule(path), block_seat)
+    if spec.hints and any(isinstance(rule.what, Span) for rule in rules):
+        for block in module.get_submodule(spec.hints).children():
+            seat(stack, block, HintSeat(session, block))
 
 
 def _tap_parts(stack: ExitStack, module: nn.Module, spec: ModelSpec, seats: Seats, site: Part) -> None:

@@ -20,7 +20,7 @@ WAN = ModelSpec(
     guidance="separate:cond,uncond",
     time="condition_embedder.time_embedder",
 )
-# Blocks of their own turn the control video into hints before the others; they run in a skipped span too.
-VACE = replace(WAN, name="wan-vace", transformer="WanVACETransformer3DModel")
+# Blocks of their own turn the control video into hints before the others.
+VACE = replace(WAN, name="wan-vace", transformer="WanVACETransformer3DModel", hints="vace_blocks")
 CHRONOEDIT = replace(WAN, name="chronoedit", transformer="ChronoEditTransformer3DModel")
 SKYREELS = replace(WAN, name="skyreels-v2", transformer="SkyReelsV2Transformer3DModel")
