@@ -72,6 +72,39 @@ def test_named_sizes_reach_the_plan(plan):
     assert (data["num_latent_frames"], data["tokens_per_frame"]) == (30, 144)
 
 
+def test_several_gpus(plan):
+    hardware = ("--gpu", "h100", "--link", "pcie5", "--latency", 10, "--efficiency", 0.5, "--other", 2)
+    result = plan("--gpus", "4, 1,2", "--methods", "fastercache,adacache", "--steps", 20, *hardware)
+    assert result.status == 0, result.err
+    assert "GPUs of 989 TFLOP/s at 50%, links of 50 GB/s and 10 us, 2.0 s outside" in result.out
+    assert "fastercache: it rebuilds one guidance branch" in result.out
+    cells = [[cell.strip() for cell in line.split("│")[1:-1]] for line in result.out.splitlines()]
+    rows = [tuple(row[:3]) for row in cells if len(row) == 9]
+    layouts = [
+        ("1", "one GPU"), ("2", "ulysses 2"), ("2", "cfg 2"), ("4", "ulysses 4"), ("4", "cfg 2 x ulysses 2")
+    ]  # fmt: skip
+    assert rows == [
+        *(("none", *layout) for layout in layouts),
+        *(("fastercache", *layout) for layout in layouts if "cfg" not in layout[1]),
+        *(("adacache", *layout) for layout in layouts),
+    ]
+
+
+def test_several_gpus_as_json(plan):
+    hardware = ("--peak", 100, "--bandwidth", 10, "--dtype", "float32")
+    result = plan("--gpus", "2", "--methods", "adacache", "--steps", 20, "--json", *hardware)
+    assert result.status == 0, result.err
+    data = json.loads(result.out)
+    assert (data["machine"]["peak"], data["machine"]["link"]["bandwidth"]) == (1e14, 1e10)
+    [[sharded], [split]] = data["scaling"]["none"]
+    assert (sharded["layout"], split["layout"]) == ("ulysses 2", "cfg 2")
+    assert sharded["flops"] == split["flops"] == data["flops"] / 2
+    assert sharded["run_s"] == pytest.approx(20 * (sharded["compute_s"] + sharded["exchange_s"]))
+    [[least, most], _] = data["scaling"]["adacache"]
+    assert least["run_s"] < most["run_s"] == sharded["run_s"]
+    assert least["sent_bytes"] < most["sent_bytes"] == sharded["sent_bytes"]
+
+
 @pytest.mark.usefixtures("no_plan", "no_load")
 @pytest.mark.parametrize(
     ("model", "arguments", "words"),
@@ -83,6 +116,14 @@ def test_named_sizes_reach_the_plan(plan):
         ("latte", ["--batch", "0"], ["--batch", "0"]),
         ("latte", ["--methods", "adacach"], ["did you mean adacache"]),
         ("latte", ["--set", "window=2"], ["--set"]),
+        ("latte", ["--gpus", "two"], ["--gpus: given 'two'", "1,2,4,8"]),
+        ("latte", ["--gpus", ""], ["--gpus: given ''"]),
+        ("latte", ["--gpus", "0,2"], ["--gpus: given '0,2'"]),
+        ("latte", ["--gpu", "h100", "--link", "pcie5"], ["--gpu, --link", "--gpus 1,2,4,8"]),
+        ("latte", ["--gpus", "2", "--gpu", "h10"], ["unknown GPU 'h10'", "h100"]),
+        ("latte", ["--gpus", "2", "--link", "nvlink"], ["unknown link 'nvlink'", "nvlink3"]),
+        ("latte", ["--gpus", "2", "--efficiency", "40"], ["efficiency: given 40.0"]),
+        ("latte", ["--gpus", "2", "--dtype", "float32"], ["dtype: given 'float32'", "--peak"]),
         ("opensora-1.2", ["--resolution", "721p"], ["resolution: given '721p'", "nearest: 720p"]),
         ("opensora-1.2", ["--seconds", "3"], ["seconds: given 3"]),
         ("opensora-1.2", ["--resolution", "720p", "--height", "64"], ["height, width: given 64"]),

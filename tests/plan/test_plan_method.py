@@ -13,6 +13,7 @@ from keystep.metrics.flops import FlopCounter
 from keystep.models.catalogue import import_name
 from keystep.plan import Blueprint, Video, plan_method, plan_model
 from keystep.plan.blueprint import every_fourth
+from keystep.plan.cost import Cost
 from keystep.plan.method import bounds, rehearse
 from keystep.plan.released import BLUEPRINTS
 from keystep.what import Mlp, PrefixResidual, Span
@@ -102,14 +103,14 @@ def test_schedules_cost_in_reality_what_was_planned(name, method):
 def test_adaptive_methods_stay_between_their_bounds(name, method):
     job = tiny(name)
     plain = plan_model(job)
-    plan = plan_method(job, method, plain.flops)
+    plan = plan_method(job, method, plain.cost)
     policy = method.policy(job.spec.name, job.num_evaluations)
     flops, skipped, peak_bytes = run_for_real(job, policy)  # same inputs throughout: nothing ever changes
     num_full = sum(not rules for rules in skipped)
     (least, most), (low, high) = plan.computed, plan.compute
     assert plan.is_adaptive
     assert least == num_full < most == job.num_evaluations
-    assert low == flops / (plain.flops * job.num_evaluations) < high == 1
+    assert low == flops / (plain.cost.flops * job.num_evaluations) < high == 1
     assert plan.cache_bytes == peak_bytes
 
 
@@ -126,7 +127,7 @@ HIDDEN_720P = 54_000 * 1152 * 2  # bytes of one branch in bfloat16
 
 def test_adacache_holds_a_fiftieth_of_its_reference_at_720p():
     job = workload("opensora-1.2", SIZE_720P)
-    plan = plan_method(job, AdaCache(), 1)
+    plan = plan_method(job, AdaCache(), Cost(1))
     assert plan.cache_bytes == 3 * HIDDEN_720P  # the stack's residual of both branches, what is measured
     reference = 2 * 56 * 2 * HIDDEN_720P  # two residuals of each of 56 blocks, both branches
     assert reference == pytest.approx(27.9e9, rel=1e-2)
@@ -136,7 +137,7 @@ def test_adacache_holds_a_fiftieth_of_its_reference_at_720p():
 def test_fastercache_holds_at_most_what_its_reference_does():
     job = workload("opensora-1.2", Video(480, 854, 192))
     assert job.blueprint.latent_of(job.video) == (57, 60, 106)
-    plan = plan_method(job, FasterCache(), 1)
+    plan = plan_method(job, FasterCache(), Cost(1))
     reference = 2 * 56 * 2 * 57 * 1590 * 1152 * 2  # two entries of 56 attentions, both branches
     assert reference / 2**30 == pytest.approx(43.6, abs=0.1)
     cfg = 2 * 2 * 8 * 57 * 60 * 106 * 4  # low and high band of the branches' difference, float32 and complex

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from keystep.cli import options
+from keystep.cli import options, scaling
 
 if TYPE_CHECKING:
     from keystep.plan import MethodPlan, ModelPlan, Workload
@@ -35,24 +35,44 @@ def plan(
     dtype: options.DtypeOption = options.Dtype.bfloat16,
     methods: options.Methods = DEFAULT_METHODS,
     policy: options.PolicyFiles = None,
+    gpus: scaling.Gpus = None,
+    gpu: scaling.Gpu = None,
+    link: scaling.LinkName = None,
+    peak: scaling.Peak = None,
+    bandwidth: scaling.Bandwidth = None,
+    latency: scaling.Latency = None,
+    efficiency: scaling.Efficiency = None,
+    other: scaling.Other = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
 ) -> None:
-    """Plan a run without weights: tokens, bytes, FLOPs, and what each method makes of them."""
+    """Plan a run without weights: tokens, bytes, FLOPs, what each method and more GPUs make of them."""
     from keystep.cli.method_options import build_methods
-    from keystep.plan import plan_method, plan_model
+    from keystep.plan import Scaling, plan_method, plan_model
 
     size = {
         "resolution": resolution, "aspect": aspect, "seconds": seconds, "frames": frames, "height": height,
         "width": width,
     }  # fmt: skip
+    hardware = {
+        "gpu": gpu, "link": link, "peak": peak, "bandwidth": bandwidth, "latency": latency,
+        "efficiency": efficiency, "other": other,
+    }  # fmt: skip
     workload = describe(model, size, steps, batch, dtype)
+    counts = scaling.parse_counts(gpus, hardware)
+    machine = scaling.describe_machine(hardware, workload.dtype) if counts else None
     built = build_methods(methods, policy or ())
     model_plan = plan_model(workload)
-    plans = {name: plan_method(workload, method, model_plan.flops) for name, method in built.items()}
+    scales = Scaling(workload, model_plan, machine) if machine else None
+    all_layouts = [layout for count in counts for layout in scales.layouts(count)] if scales else []
+    plans = {name: plan_method(workload, method, model_plan.cost) for name, method in built.items()}
+    forecasts = scaling.forecast(scales, all_layouts, plans) if scales else {}
     if json:
-        typer.echo(options.to_json(to_data(model, workload, model_plan, plans)), nl=False)
-    else:
-        _print(model, workload, model_plan, plans)
+        data = to_data(model, workload, model_plan, plans)
+        typer.echo(options.to_json(data | scaling.to_data(machine, forecasts)), nl=False)
+        return
+    _print(model, workload, model_plan, plans)
+    if machine:
+        scaling.print_forecasts(machine, forecasts, plans)
 
 
 def describe(
@@ -95,8 +115,12 @@ def to_data(
         "batch": workload.batch,
         "dtype": str(workload.dtype).removeprefix("torch."),
         "num_tokens": model_plan.num_tokens,
-        **asdict(model_plan),
-        "methods": {name: asdict(each) for name, each in plans.items()},
+        **{key: value for key, value in vars(model_plan).items() if key != "cost"},
+        "flops": model_plan.cost.flops,
+        "methods": {
+            name: {key: value for key, value in vars(each).items() if key != "runs"}
+            for name, each in plans.items()
+        },
     }
 
 
@@ -114,7 +138,7 @@ def _print(model: str, workload: Workload, model_plan: ModelPlan, plans: Mapping
         f"  tokens: {model_plan.num_tokens} ({model_plan.num_latent_frames} latent frames x "
         f"{model_plan.tokens_per_frame}), {model_plan.num_text_tokens} of text\n"
         f"  weights: {format_bytes(model_plan.weight_bytes)}, {model_plan.num_parameters / 1e9:.2f} billion\n"
-        f"  one evaluation: {model_plan.flops / 1e12:.1f} TFLOP, activations "
+        f"  one evaluation: {model_plan.cost.flops / 1e12:.1f} TFLOP, activations "
         f"{format_bytes(model_plan.activation_bytes)} at most"
     )
     print_table(HEADINGS, [_row(name, each, workload.num_evaluations) for name, each in plans.items()])

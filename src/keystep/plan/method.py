@@ -12,9 +12,10 @@ from typing import TypeVar
 import keystep
 from keystep.engine.session import Method
 from keystep.metrics.flops import FlopCounter
+from keystep.plan.cost import Cost
 from keystep.plan.workload import Workload, on_meta
 from keystep.policy import Policy, Rule
-from keystep.what import Mlp, Span
+from keystep.what import Branch, Mlp, Span
 from keystep.when import Mask
 
 Number = TypeVar("Number", int, float)
@@ -33,6 +34,8 @@ class MethodPlan:
         compute: FLOPs of the run over those of the plain one.
         cache_bytes: the most that is held for reuse at once.
         is_adaptive: whether it measures: what it skips depends on the video.
+        needs_both_branches: whether a guidance branch is rebuilt from the other's output.
+        runs: cost of each evaluation, of the run in which most is skipped first.
         notes: remarks, e.g. what is switched off for this length of run.
     """
 
@@ -41,25 +44,18 @@ class MethodPlan:
     compute: tuple[float, float]
     cache_bytes: int
     is_adaptive: bool
+    needs_both_branches: bool
+    runs: tuple[tuple[Cost, ...], ...]
     notes: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class Cost:
-    """One evaluation: FLOPs, the most bytes cached in it, and the rules that skipped."""
-
-    flops: int
-    cache_bytes: int
-    skipped: tuple[str, ...]
-
-
-def plan_method(workload: Workload, method: Method, plain_flops: int) -> MethodPlan:
+def plan_method(workload: Workload, method: Method, plain: Cost) -> MethodPlan:
     """Rehearse a run on the meta device.
 
     Args:
         workload: the run.
         method: what accelerates it.
-        plain_flops: of one plain evaluation, see `ModelPlan`.
+        plain: the cost of a plain evaluation, see `ModelPlan`.
 
     Raises:
         ValueError: the method does not fit the model.
@@ -67,9 +63,8 @@ def plan_method(workload: Workload, method: Method, plain_flops: int) -> MethodP
     num_evaluations = workload.num_evaluations
     policy = method.policy(workload.spec.name, num_evaluations)
     is_adaptive = any(rule.when.signals for rule in policy.rules)
-    plain = [Cost(plain_flops, 0, ())] * num_evaluations
     runs = [
-        rehearse(workload, each, num_evaluations) if each.rules else plain
+        rehearse(workload, each, num_evaluations) if each.rules else [plain] * num_evaluations
         for each in bounds(policy, num_evaluations)
     ]
     held = rehearse(workload, policy, min(NUM_SETTLING, num_evaluations)) if is_adaptive else []
@@ -77,9 +72,11 @@ def plan_method(workload: Workload, method: Method, plain_flops: int) -> MethodP
     return MethodPlan(
         skips={label: _range(sum(label in cost.skipped for cost in run) for run in runs) for label in labels},
         computed=_range(sum(not cost.skipped for cost in run) for run in runs),
-        compute=_range(sum(cost.flops for cost in run) / (plain_flops * num_evaluations) for run in runs),
+        compute=_range(sum(cost.flops for cost in run) / (plain.flops * num_evaluations) for run in runs),
         cache_bytes=max(cost.cache_bytes for run in (*runs, held) for cost in run),
         is_adaptive=is_adaptive,
+        needs_both_branches=any(isinstance(rule.what, Branch) for rule in policy.rules),
+        runs=tuple(map(tuple, runs)),
         notes=policy.notes,
     )
 
@@ -129,14 +126,7 @@ def rehearse(workload: Workload, policy: Policy, num_evaluations: int) -> list[C
     # The blocks of a list cost the same: what a deep model costs follows from two shallow ones.
     pair = (_run(workload, policy, depth, num_evaluations) for depth in (shallow, shallow + 1))
     more = workload.depth - shallow
-    return [
-        Cost(
-            a.flops + more * (b.flops - a.flops),
-            a.cache_bytes + more * (b.cache_bytes - a.cache_bytes),
-            a.skipped,
-        )
-        for a, b in zip(*pair, strict=True)
-    ]
+    return [a.grow(b, more) for a, b in zip(*pair, strict=True)]
 
 
 def _is_alike_in_all_blocks(rule: Rule) -> bool:
@@ -147,11 +137,12 @@ def _run(workload: Workload, policy: Policy, depth: int, num_evaluations: int) -
     transformer, calls = workload.build(depth), workload.make_calls()
     num_all = workload.num_evaluations
     times = [1000 * left / num_all for left in range(num_all, 0, -1)]  # even; windows of timesteps look
-    costs: list[tuple[int, int]] = []
+    num_frames = workload.spec.count_frames(transformer, calls[0])
+    costs: list[Cost] = []
     with ExitStack() as stack:
         stack.enter_context(warnings.catch_warnings())
         warnings.simplefilter("ignore", keystep.KeystepWarning)  # of runs that skip nothing: a plan shows it
-        stack.enter_context(on_meta())
+        watch = stack.enter_context(on_meta(transformer, workload.spec))
         session = stack.enter_context(keystep.accelerate(transformer, policy, spec=workload.spec))
         session.begin(len(times), times=times, noises=[0.5] * len(times))
         for _ in range(num_evaluations):
@@ -160,7 +151,8 @@ def _run(workload: Workload, policy: Policy, depth: int, num_evaluations: int) -
                     transformer(**inputs, return_dict=False)
             assert session.run is not None
             # read before what nobody will use is dropped: the most there is in this evaluation
-            costs.append((counter.total, session.run.histories.num_bytes))
+            held = session.run.histories.num_bytes
             session.step()
-        rows = session.traces[-1].rows
-    return [Cost(*cost, row.skipped) for cost, row in zip(costs, rows, strict=True)]
+            skipped = session.traces[-1].rows[-1].skipped
+            costs.append(Cost(counter.total, held, skipped, *watch.take(num_frames)))
+    return costs

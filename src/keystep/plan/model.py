@@ -10,6 +10,7 @@ import torch
 from torch.utils._pytree import tree_leaves
 
 from keystep.metrics.flops import FlopCounter
+from keystep.plan.cost import Cost
 from keystep.plan.memory import PeakMemory
 from keystep.plan.workload import Workload, on_meta
 
@@ -24,7 +25,7 @@ class ModelPlan:
         num_latent_frames: after temporal patching.
         tokens_per_frame: of a latent frame.
         num_text_tokens: padded.
-        flops: operations of one evaluation (a multiply-add is two).
+        cost: of one evaluation in which nothing is skipped (a multiply-add is two operations).
         activation_bytes: the most that is alive at once during an evaluation, without weights, inputs and
             whatever is cached.
     """
@@ -34,7 +35,7 @@ class ModelPlan:
     num_latent_frames: int
     tokens_per_frame: int
     num_text_tokens: int
-    flops: int
+    cost: Cost
     activation_bytes: int
 
     @property
@@ -57,19 +58,21 @@ def plan_model(workload: Workload) -> ModelPlan:
 
     with ExitStack() as stack:
         stack.callback(first_block.register_forward_pre_hook(see_entry, with_kwargs=True).remove)
-        for context in (on_meta(), counter, memory):
+        watch = stack.enter_context(on_meta(transformer, workload.spec))
+        for context in (counter, memory):
             stack.enter_context(context)
         for inputs in calls:
             transformer(**inputs, return_dict=False)
     assert not counter.uncounted, counter.uncounted
     latent = calls[0][workload.spec.rows[0]]
     num_frames = workload.spec.count_frames(transformer, calls[0])
+    num_calls, values = watch.take(num_frames)
     return ModelPlan(
         num_parameters=sum(value.numel() for value in transformer.state_dict().values()),
         weight_bytes=sum(weight.nbytes for weight in weights),
         num_latent_frames=num_frames,
         tokens_per_frame=entries[0] // len(latent) // num_frames,
         num_text_tokens=workload.blueprint.num_text_tokens,
-        flops=counter.total,
+        cost=Cost(counter.total, calls=num_calls, values=values),
         activation_bytes=memory.peak_bytes,
     )

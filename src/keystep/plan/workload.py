@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from inspect import signature
 from typing import Any
 
 import torch
 from torch import nn
 
+from keystep.engine.outputs import samples_of
 from keystep.errors import require
 from keystep.models.catalogue import import_name
 from keystep.models.spec import ModelSpec
 from keystep.plan.blueprint import Blueprint, Inputs, Video
+from keystep.plan.cost import tally
 from keystep.plan.meta import FusedAttention, build_transformer
 from keystep.what import Guidance
 
@@ -90,8 +94,38 @@ class Workload:
             }
 
 
+class Watch:
+    """What a model does while it runs on the meta device.
+
+    Args:
+        attention: sees every attention.
+    """
+
+    def __init__(self, attention: FusedAttention) -> None:
+        self._attention = attention
+        self._latents: list[torch.Size] = []
+        self._outputs: list[torch.Size] = []
+
+    def see_call(self, latent: str, module: nn.Module, args: Any, kwargs: Inputs, output: Any) -> None:
+        """A forward hook, but for the name of the argument that is the latent."""
+        arguments = signature(module.forward).bind(*args, **kwargs).arguments
+        self._latents.append(arguments[latent].shape)
+        self._outputs.append(samples_of(output)[0].shape)
+
+    def take(self, num_frames: int) -> tuple[Counter[str], Counter[str]]:
+        """Calls and values since the last time, see `tally`."""
+        seen = tally(self._attention.calls, self._latents, self._outputs, num_frames)
+        for shapes in (self._attention.calls, self._latents, self._outputs):
+            shapes.clear()
+        return seen
+
+
 @contextmanager
-def on_meta() -> Iterator[None]:
-    """Where models of a workload run: no gradients, fused attention."""
-    with torch.no_grad(), FusedAttention():
-        yield
+def on_meta(transformer: nn.Module, spec: ModelSpec) -> Iterator[Watch]:
+    """Where a model of a workload runs: no gradients, fused attention; what it does is watched."""
+    with ExitStack() as stack:
+        stack.enter_context(torch.no_grad())
+        watch = Watch(stack.enter_context(FusedAttention()))
+        see_call = partial(watch.see_call, spec.rows[0])
+        stack.callback(transformer.register_forward_hook(see_call, with_kwargs=True).remove)
+        yield watch
