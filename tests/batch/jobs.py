@@ -9,7 +9,8 @@ import signal
 import sys
 import time
 from collections import Counter
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
@@ -17,13 +18,14 @@ from pathlib import Path
 from keystep.batch import Backoff, Figures, Item, LocalWorkers, Manifest, Product, Record, Workers, run_batch
 
 PLACE = "KEYSTEP_TEST_PLACE"
+LONG_S = 120.0  # the first time that something sleeps; no test waits for it
 SETTINGS = {"model": "quick"}
 QUICK = Backoff(base_s=0.01, cap_s=0.1)
 
 
 @dataclass(frozen=True)
 class Quick:
-    """Writes down which processes live and what they make. Prompts are orders: `die`, `raise ...`."""
+    """Writes down which processes live and what they make. Prompts are orders: `die` ..."""
 
     folder: Path
     pause_s: float = 0.0
@@ -39,7 +41,7 @@ class Quick:
 def make(folder: Path, pause_s: float, item: Item) -> Product:
     with open(folder / "made", "a") as file:
         file.write(f"{item.id}\n")
-    time.sleep(pause_s)
+    time.sleep(LONG_S if is_first_sleep(folder, item) else pause_s)
     if item.prompt == "die":
         os.kill(os.getpid(), signal.SIGKILL)
     if item.prompt == "raise value":
@@ -49,6 +51,14 @@ def make(folder: Path, pause_s: float, item: Item) -> Product:
     if item.prompt == "raise full":
         raise OSError(errno.ENOSPC, "No space left on device")
     return Product(content(item), Figures(loop_s=pause_s, total_s=pause_s))
+
+
+def is_first_sleep(folder: Path, item: Item) -> bool:
+    with suppress(FileExistsError):
+        if item.prompt == "sleep":
+            (folder / "slept").touch(exist_ok=False)
+            return True
+    return False
 
 
 @dataclass(frozen=True)
@@ -72,6 +82,11 @@ def items(num: int, prompt: str = "a cat") -> list[Item]:
         Item(id=f"{index:03d}", prompt=prompt, method="none", height=64 * (1 + index % 2))
         for index in range(num)
     ]
+
+
+def items_with_a_long_one(num: int) -> list[Item]:
+    first, *others = items(num)
+    return [replace(first, prompt="sleep"), *others]
 
 
 def local(folder: Path, num: int = 2, pause_s: float = 0.0) -> LocalWorkers:
@@ -143,4 +158,4 @@ def check_whole(folder: Path, wanted: list[Item]) -> list[dict]:
 
 if __name__ == "__main__":  # a batch to be interrupted: folder, number of items
     place = Path(sys.argv[1])
-    run(place, items(int(sys.argv[2])), local(place, pause_s=0.02), Diary())
+    run(place, items_with_a_long_one(int(sys.argv[2])), local(place, pause_s=0.02), Diary())

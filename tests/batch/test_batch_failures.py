@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from keystep.batch import Backoff, LocalWorkers
+from keystep.batch.workers import Ready
 from tests.batch import jobs
 
 
@@ -106,3 +107,36 @@ def test_environments_are_set_before_the_job_is_loaded(tmp_path):
     wanted = jobs.items(8)
     jobs.run(tmp_path, wanted, workers, jobs.Diary())
     assert sorted((tmp_path / "places").read_text().split()) == ["0", "1"]
+
+
+class Mixed:
+    """Two workers of machines with different versions."""
+
+    num = 2
+
+    def __init__(self):
+        self._events = []
+        self.is_stopped = False
+
+    def start(self, worker):
+        self._events.append((worker, Ready(f"host{worker}:1", (f"torch 2.{worker}",))))
+
+    def end(self, worker):
+        raise AssertionError
+
+    def submit(self, worker, item):
+        pass
+
+    def wait(self, timeout_s):
+        events, self._events = self._events, []
+        return events
+
+    def stop(self):
+        self.is_stopped = True
+
+
+def test_workers_of_different_versions_make_no_batch(tmp_path):
+    workers = Mixed()
+    with pytest.raises(ValueError, match=r"host1:1 has torch 2\.1, another torch 2\.0"):
+        jobs.run(tmp_path, jobs.items(4), workers, jobs.Diary())
+    assert workers.is_stopped

@@ -82,12 +82,13 @@ def test_the_whole_batch_is_interrupted_and_resumed(tmp_path, blow):
         assert batch.wait(30) != 0
         assert batch.stderr is not None
         assert batch.stderr.read().count(b"Traceback") <= (blow == signal.SIGINT)  # that of the batch alone
+    # One of them is in the middle of something that takes minutes.
     wait_until(lambda: not any(map(jobs.is_alive, jobs.read_pids(tmp_path))))
     before = manifest.read_bytes()
     assert 50 <= before.count(b"\n") < NUM
     manifest.write_bytes(before + b'{"id": "cut o')  # as a crash of the machine leaves it
     (tmp_path / "out" / "videos" / ".000-abc.mp4").write_bytes(b"half")
-    diary, wanted = jobs.Diary(), jobs.items(NUM)
+    diary, wanted = jobs.Diary(), jobs.items_with_a_long_one(NUM)
     jobs.run(tmp_path, wanted, jobs.local(tmp_path), diary)
     assert len(diary.finished) == NUM - before.count(b"\n")
     jobs.check_whole(tmp_path, wanted)

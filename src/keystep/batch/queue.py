@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +11,8 @@ from keystep.batch.item import Item
 from keystep.errors import require
 
 MAX_TRIES = 3
+
+Shape = tuple[Any, ...]
 
 
 @dataclass(frozen=True)
@@ -44,21 +46,23 @@ class Queue:
         require(max_tries >= 1, "tries", max_tries, "1 or more")
         self._max_tries = max_tries
         self._backoff = backoff or Backoff()
-        self._waiting = {item.id: item for item in items}
+        self._waiting: dict[Shape, deque[Item]] = {}
+        self._resting: list[tuple[float, Item]] = []  # until when
         self._working: dict[str, Item] = {}
         self._tries: Counter[str] = Counter()
-        self._rests_until: dict[str, float] = {}
-        self._shapes: dict[int, tuple[Any, ...]] = {}
+        self._shapes: dict[int, Shape] = {}  # worker -> what it is set up for
+        for item in items:
+            self._add(item)
 
     @property
     def num_waiting(self) -> int:
         """Items that nobody works on."""
-        return len(self._waiting)
+        return sum(map(len, self._waiting.values())) + len(self._resting)
 
     @property
     def num_left(self) -> int:
         """Items that are neither finished nor given up."""
-        return len(self._waiting) + len(self._working)
+        return self.num_waiting + len(self._working)
 
     def count_tries(self, item: Item) -> int:
         """How often the item was handed out."""
@@ -67,13 +71,15 @@ class Queue:
     def take(self, worker: int, now: float) -> Item | None:
         """Hand out an item: of the shape that `worker` had last, else of the one with most items for each
         worker that is at it; None = nothing is due."""
-        due = [item for item in self._waiting.values() if self._rests_until.get(item.id, now) <= now]
-        if not due:
+        self._wake(now)
+        if not self._waiting:
             return None
-        shape = self._choose_shape(worker, due)
-        item = next(item for item in due if item.shape == shape)
+        shape = self._choose_shape(worker)
+        item = self._waiting[shape].popleft()
+        if not self._waiting[shape]:
+            del self._waiting[shape]
         self._shapes[worker] = shape
-        self._working[item.id] = self._waiting.pop(item.id)
+        self._working[item.id] = item
         self._tries[item.id] += 1
         return item
 
@@ -87,8 +93,7 @@ class Queue:
         num_tries = self._tries[item.id]
         if num_tries >= self._max_tries:
             return False
-        self._waiting[item.id] = item
-        self._rests_until[item.id] = now + self._backoff.delay(num_tries)
+        self._resting.append((now + self._backoff.delay(num_tries), item))
         return True
 
     def forget(self, worker: int) -> None:
@@ -97,13 +102,19 @@ class Queue:
 
     def next_due(self) -> float | None:
         """When the first resting item is due; None = none rests."""
-        return min(
-            (self._rests_until[name] for name in self._waiting if name in self._rests_until), default=None
-        )
+        return min((until for until, _ in self._resting), default=None)
 
-    def _choose_shape(self, worker: int, due: list[Item]) -> tuple[Any, ...]:
-        sizes = Counter(item.shape for item in due)
-        if self._shapes.get(worker) in sizes:
+    def _add(self, item: Item) -> None:
+        self._waiting.setdefault(item.shape, deque()).append(item)
+
+    def _wake(self, now: float) -> None:
+        for until, item in self._resting:
+            if until <= now:
+                self._add(item)
+        self._resting = [(until, item) for until, item in self._resting if until > now]
+
+    def _choose_shape(self, worker: int) -> Shape:
+        if self._shapes.get(worker) in self._waiting:
             return self._shapes[worker]
-        busy = Counter(self._shapes.values())
-        return max(sizes, key=lambda shape: sizes[shape] / (1 + busy[shape]))
+        num_workers = Counter(self._shapes.values())
+        return max(self._waiting, key=lambda shape: len(self._waiting[shape]) / (1 + num_workers[shape]))

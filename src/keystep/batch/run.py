@@ -71,7 +71,7 @@ def run_batch(
         backoff: waiting times after failures; None = 1 s, doubled each time, 60 s at most.
 
     Raises:
-        ValueError: the job can never be loaded.
+        ValueError: the job can never be loaded, or workers have different versions of what makes videos.
         OSError: the disk is full or cannot be written (what is finished stays so), or no worker stays alive.
     """
     batch = _Batch(items, workers, manifest, watcher, max_tries, backoff or Backoff())
@@ -102,6 +102,7 @@ class _Batch:
         self._watcher = watcher
         self._max_tries = max_tries
         self._backoff = backoff
+        self._versions: tuple[str, ...] = ()
 
     @property
     def num_left(self) -> int:
@@ -145,7 +146,8 @@ class _Batch:
     def _handle(self, worker: int, event: Event) -> None:
         seat = self._seats[worker]
         match event:
-            case Ready(name):
+            case Ready(name, versions):
+                self._check_versions(name, versions)
                 seat.state, seat.name = "idle", name
             case Made(product):
                 item = self._release(seat)
@@ -163,6 +165,14 @@ class _Batch:
                 raise ValueError(error)
             case Failed(reason, _) | Lost(reason):
                 self._lose(worker, reason)
+
+    def _check_versions(self, name: str, versions: tuple[str, ...]) -> None:
+        self._versions = self._versions or versions
+        if versions != self._versions:
+            raise ValueError(
+                f"workers: {name} has {', '.join(versions)}, another {', '.join(self._versions)}; videos of "
+                "a batch come from the same versions"
+            )
 
     def _release(self, seat: _Seat) -> Item:
         assert seat.item is not None

@@ -7,11 +7,13 @@ import os
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.metadata import version
 from typing import Literal, Protocol
 
 from keystep.batch.item import Item, Product
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+PACKAGES = ("keystep", "torch", "diffusers", "transformers")
 MAX_ERROR_LENGTH = 500  # characters; some messages print whole tensors
 
 Maker = Callable[[Item], Product]
@@ -31,9 +33,15 @@ class Job(Protocol):
 
 @dataclass(frozen=True)
 class Ready:
-    """The worker has loaded everything; `name` is `host:process`."""
+    """The worker has loaded everything.
+
+    Attributes:
+        name: `host:process`.
+        versions: of the packages that decide what a video looks like, e.g. `torch 2.13.0`.
+    """
 
     name: str
+    versions: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -113,7 +121,8 @@ class Worker:
                 self._maker = self._job.load()
         except Exception as error:
             return describe_failure(error)
-        return Ready(f"{socket.gethostname()}:{os.getpid()}")
+        versions = tuple(f"{package} {version(package)}" for package in PACKAGES)
+        return Ready(f"{socket.gethostname()}:{os.getpid()}", versions)
 
     def make(self, item: Item) -> Report:
         """Make an item; `load` comes first."""
