@@ -66,6 +66,11 @@ class Group:
         """How many ranks."""
         return len(self.ranks)
 
+    @property
+    def is_closed(self) -> bool:
+        """Whether this rank has left it."""
+        return self.process_group is None
+
     def close(self) -> None:
         """Leave the group. Connections end with the last reference: whoever waits for this rank is told."""
         dist.destroy_process_group(self.process_group)

@@ -39,13 +39,13 @@ def choose_degrees(ulysses: int | None, cfg: int, size: int) -> tuple[int, int]:
 
     Args:
         ulysses: ranks that share a sequence; None = all there are.
-        cfg: 1, or 2 for a group for each guidance branch.
+        cfg: groups that share the guidance branches.
         size: of the world.
 
     Raises:
         ValueError: they do not divide the world.
     """
-    require(cfg in (1, 2), "cfg", cfg, "1, or 2 for a group for each guidance branch")
+    require(cfg == 1, "cfg", cfg, "1")
     require(size % cfg == 0, "cfg", cfg, f"divisors of the {size} ranks that were launched")
     share = size // cfg
     chosen = share if ulysses is None else ulysses

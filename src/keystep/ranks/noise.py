@@ -33,4 +33,5 @@ class SharedStep:
         return type(self)(copy.deepcopy(self.method, memo), self.group)
 
     def _share(self, value: Any) -> Any:
-        return self.group.broadcast(value) if isinstance(value, torch.Tensor) else value
+        is_shared = isinstance(value, torch.Tensor) and not self.group.is_closed
+        return self.group.broadcast(value) if is_shared else value

@@ -67,6 +67,8 @@ class Parallel:
         check_alike(everyone, {"ulysses": self.ulysses, "cfg": self.cfg, **sizes})
         self.group: Group | None = None
         self._everyone = everyone
+        self._scheduler: Any = getattr(target, "scheduler", None)
+        self._step: SharedStep | None = None
         self._stack = ExitStack()
 
     @property
@@ -77,24 +79,36 @@ class Parallel:
 
     def attach(self) -> None:
         """Share the pipeline until `close`. All ranks must call it."""
+        for module in self.models.values():
+            check_free(module)
         self.group = split_world(self._everyone, self.ulysses)
         with ExitStack() as stack:
             stack.callback(self.group.close)
             for module in self.models.values():
-                check_free(module)
                 if self.ulysses > 1:
                     Sharding(self.group, self.spec, self._plan, module).attach(stack)
                 replace_attribute(stack, module, RANKS, Agreement(self.group, self.is_checked))
-            scheduler = (
-                None if isinstance(self.target, nn.Module) else getattr(self.target, "scheduler", None)
-            )
-            if scheduler is not None:
-                replace_attribute(stack, scheduler, "step", SharedStep(scheduler.step, self.group))
+            if self._scheduler is not None:
+                self._step = SharedStep(self._scheduler.step, self.group)
+                replace_attribute(stack, self._scheduler, "step", self._step)
             self._stack = stack.pop_all()
 
     def close(self) -> None:
-        """Restore the pipeline."""
+        """Restore the pipeline.
+
+        Raises:
+            RuntimeError: it was accelerated after `attach`, and still is.
+        """
+        if self._step is not None and self._scheduler.step is not self._step:
+            raise RuntimeError(
+                "parallel: keystep.enable() came after it and is in force still; call keystep.disable(pipe) "
+                "first"
+            )
+        self._release()
+
+    def _release(self) -> None:
         self._stack.close()
+        self._step = None
 
     def __enter__(self) -> Parallel:
         self.attach()
@@ -106,9 +120,12 @@ class Parallel:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if error is not None and self.group is not None and self.group.failures is not None:
+        if error is None:
+            self.close()
+            return
+        if self.group is not None and self.group.failures is not None:
             self.group.failures.report(error)
-        self.close()
+        self._release()
 
 
 def check_free(module: nn.Module) -> None:
