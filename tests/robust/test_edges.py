@@ -12,13 +12,15 @@ import torch
 from diffusers import HeunDiscreteScheduler
 
 import keystep
+from keystep import Policy, Rule
 from keystep.engine.clock import first_index
 from keystep.engine.planner import Planner
 from keystep.engine.tap import OUTPUT_TAP
-from keystep.how import Constant, Linear
+from keystep.how import Constant, Hold, Linear
 from keystep.methods.fastercache import PRESETS, scale
-from keystep.what import Attention
+from keystep.what import Attention, Output
 from keystep.when import Every
+from tests.families.wan_like import FAMILIES
 from tests.zoo import LATTE, WAN
 
 
@@ -155,3 +157,18 @@ def test_what_is_measured_has_no_history_of_gradients() -> None:
             if len(session.run._seen) == 2:
                 session.step()
         assert held
+
+
+def test_frames_at_noise_levels_of_their_own_are_refused() -> None:
+    """SkyReels-V2 frame after frame: 12 timesteps, 36 evaluations; the plain pipeline is as it was."""
+    family = next(family for family in FAMILIES if family.name == "skyreels-v2-forcing")
+    pipe = family.build()
+    pipe.transformer.num_frame_per_block = 1
+    forcing = {"ar_step": 6, "causal_block_size": 1, "num_frames": 17}
+    plain = family.sample(pipe, **forcing)
+    with keystep.accelerate(pipe, Policy((Rule(Output(), Every(2), Hold()),))) as session:
+        with pytest.raises(ValueError, match="ar_step: SkyReelsV2D.* plans 36 evaluations for 12 timesteps"):
+            family.sample(pipe, **forcing)
+        family.sample(pipe, ar_step=0, num_frames=17)
+        assert session.trace is not None and session.trace.is_complete
+    assert torch.equal(family.sample(pipe, **forcing), plain)

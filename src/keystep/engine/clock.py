@@ -57,6 +57,20 @@ def first_index(times: Sequence[float], timestep: Any, scheduler: Any, pipeline:
     return times.index(timestep)
 
 
+def check_levels(times: Sequence[float], timestep: Any, pipeline: Any) -> None:
+    """Raise `ValueError` if a pipeline gives parts of a video noise levels of their own, so that it has more
+    evaluations than the scheduler has timesteps: SkyReels-V2's diffusion forcing, frame after frame.
+    """
+    count = getattr(pipeline, "_num_timesteps", None) or 0
+    has_levels = isinstance(timestep, torch.Tensor) and timestep.ndim > 1
+    if has_levels and count > len(times):
+        raise ValueError(
+            f"ar_step: {type(pipeline).__name__} plans {count} evaluations for {len(times)} timesteps: its "
+            "frames have noise levels of their own, so no schedule fits them all and it is not accelerated; "
+            "pass ar_step=0 (one level for all frames)"
+        )
+
+
 def is_guided(pipeline: Any) -> bool:
     """Whether classifier-free guidance is on, from the pipeline's own flag, at the first evaluation.
 

@@ -24,7 +24,7 @@ from keystep.engine.checks import (
     check_spec,
     leave_out,
 )
-from keystep.engine.clock import first_index, is_guided, noise_of, timesteps_of
+from keystep.engine.clock import check_levels, first_index, is_guided, noise_of, timesteps_of
 from keystep.engine.compiled import budget_for
 from keystep.engine.follow import follow
 from keystep.engine.guided import GuidedOutput
@@ -255,6 +255,7 @@ class Session:
 
     def _begin_from_scheduler(self, arguments: Mapping[str, Any]) -> None:
         times = timesteps_of(self._scheduler)
+        check_levels(times, arguments.get("timestep"), self.target)
         first = first_index(times, arguments.get("timestep"), self._scheduler, self.target)
         guided = None if self.spec.guided == "calls" or self.is_whole else is_guided(self.target)
         self._begin(len(times) - first, guided, times[first:], noise_of(self._scheduler)[first:])
