@@ -13,6 +13,7 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
+from keystep.cli import ranks
 from keystep.cli.batch import batch
 from keystep.cli.bench import bench
 from keystep.cli.calibrate import calibrate
@@ -70,6 +71,8 @@ _EXAMPLES = {
         " --load source=/data/OpenSora-STDiT-v3 --load text_encoder=/data/t5-v1_1-xxl"
         " --dtype bfloat16 --device cuda --prompt ... --out video.mp4\n\n"
         "keystep generate --model toy --policy policy.toml --prompt ... --trace trace.json --out video.mp4"
+        "\n\ntorchrun --nproc-per-node 2 -m keystep generate --model toy --method adacache --prompt ..."
+        " --out video.mp4"
     ),
     compare: (
         "keystep compare --model toy --methods fastercache,adacache --prompts prompts.txt --out results\n\n"
@@ -131,7 +134,11 @@ def _run(arguments: list[str]) -> int:
         return _fail("interrupted", INTERRUPTED) if result == INTERRUPTED else result or OK
     except typer.Abort:
         return _fail("interrupted", INTERRUPTED)
+    except ranks.Untold:
+        return INTERNAL_ERROR
     except typer.TyperException as error:
+        if not ranks.is_first():  # all processes were given the same line
+            return error.exit_code
         return _fail(_describe_usage(error, arguments), error.exit_code)
     except Exception as error:
         if DEBUG_FLAG in arguments:
@@ -153,6 +160,8 @@ def _describe_usage(error: typer.TyperException, arguments: list[str]) -> str:
 
 
 def _show_warning(message: Warning | str, *_: object) -> None:
+    if not ranks.is_first():
+        return
     err_console().print(f"[bold yellow]warning:[/] {escape(str(message))}", soft_wrap=True, highlight=False)
 
 

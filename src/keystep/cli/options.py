@@ -77,6 +77,13 @@ Offload = Annotated[
     typer.Option("--offload", help="Move each part to the device only while it works: slower, less memory."),
 ]
 Device = Annotated[str, typer.Option(help="Where to run: cpu, cuda, cuda:1 ...")]
+Ulysses = Annotated[
+    int | None,
+    typer.Option(min=1, help="Processes that share the tokens of the video (default: all under torchrun)."),
+]
+CfgParallel = Annotated[
+    bool, typer.Option("--cfg-parallel", help="A group of processes for each branch of guidance.")
+]
 VideoFile = Annotated[Path, typer.Option(help="The video file to write, ending in .mp4.")]
 TraceFile = Annotated[Path | None, typer.Option(help="Also write what was computed and reused, as JSON.")]
 OutFolder = Annotated[Path, typer.Option(help="Folder for everything that is written; made if absent.")]

@@ -7,6 +7,7 @@ from types import TracebackType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from keystep.cli.console import err_console
+from keystep.cli.ranks import is_first
 
 
 class GenerationProgress:
@@ -24,7 +25,7 @@ class GenerationProgress:
             MofNCompleteColumn(),
             TimeElapsedColumn(),
             console=console,
-            disable=not console.is_terminal,  # a log file wants no bars
+            disable=not console.is_terminal or not is_first(),  # a log file wants no bars
             transient=True,
         )
         is_single = num_generations == 1
