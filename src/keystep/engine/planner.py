@@ -137,8 +137,8 @@ class Planner:
             if rule.max_age is not None and age > rule.max_age:
                 return Step("compute", f"fallback: stale, {branch} is {age} evaluations old")
             num_held = len(held.get(key, ()))
-            if num_held < rule.how.num_entries:
-                return Step("compute", f"fallback: {num_held} of {rule.how.num_entries} entries for {branch}")
+            if num_held < rule.how.num_needed:
+                return Step("compute", f"fallback: {num_held} of {rule.how.num_needed} entries for {branch}")
         return Step(action, "measured" if rule.when.signals else "scheduled")
 
     def keeps_all(self, rule: Rule) -> bool:

@@ -165,7 +165,7 @@ class Stream:
 
     def _measure(self, call: StepCall, level: Level, data: torch.Tensor, delta: torch.Tensor | None) -> None:
         """The forecast's error, and the correction, beside the latent."""
-        if self.run.count_entries(self.rule, self.site, LEAD) < self.rule.how.num_entries:
+        if self.run.count_entries(self.rule, self.site, LEAD) < self.rule.how.num_needed:
             return
         latent = call.sample.float() / level.scale
         forecast = self._from_channels(self.run.predict(self.rule, self.site, LEAD))

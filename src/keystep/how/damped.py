@@ -17,7 +17,7 @@ class Damped:
 
     At each computed value the change that came is set against the change that the undamped line foretold: the
     coefficient of least squares, for each sample and channel, clipped to 0..1, moves the damping by `rate`.
-    It stays on the device.
+    It stays on the device. Before there is a second value it holds.
 
     Attributes:
         start: damping before anything was fitted (1 = the undamped line, 0 = hold).
@@ -27,6 +27,7 @@ class Damped:
     start: float = 0.5
     rate: float = 0.5
     num_entries = 2
+    num_needed = 1
     learns = True
     needs_time = False
     signals = ()
@@ -53,6 +54,8 @@ class Damped:
 
     def predict(self, history: Sequence[Entry], now: Moment) -> torch.Tensor:
         """The newest value, moved on along the damped line."""
+        if len(history) < 2:
+            return history[-1].values[0]
         older, newest = history[-2].values[0], history[-1].values[0]
         return torch.addcmul(newest, newest - older, history[-1].values[1] * _steps(history, now))
 

@@ -79,6 +79,7 @@ class FrequencyBands:
     high: Gain = Gain()
     radius: float = 0.2
     num_entries = 1
+    num_needed = 1
     learns = False
     needs_time = False
     signals = ()

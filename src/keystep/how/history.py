@@ -45,12 +45,17 @@ class Entry:
 class Predictor(Protocol):
     """HOW a skipped value is filled in: a pure function of the history.
 
-    `num_entries` is the number of computed deltas it needs (newest last in `history`).
+    Deltas are given newest last in `history`.
     """
 
     @property
     def num_entries(self) -> int:
-        """Computed deltas needed before the first prediction."""
+        """Computed deltas it looks at."""
+        ...
+
+    @property
+    def num_needed(self) -> int:
+        """Computed deltas without which it cannot predict."""
         ...
 
     @property

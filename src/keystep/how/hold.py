@@ -15,6 +15,7 @@ class Hold:
     """Reuse the newest computed delta; exact where features stand still."""
 
     num_entries = 1
+    num_needed = 1
     learns = False
     needs_time = False
     signals = ()

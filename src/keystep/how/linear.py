@@ -98,6 +98,7 @@ class Linear:
 
     weight: Constant | Ramp | Spacing | Measured | float = Spacing()
     num_entries = 2
+    num_needed = 2
     learns = False
 
     def __post_init__(self) -> None:

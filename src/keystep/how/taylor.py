@@ -36,6 +36,11 @@ class Taylor:
         return self.order + 1
 
     @property
+    def num_needed(self) -> int:
+        """All of them."""
+        return self.num_entries
+
+    @property
     def needs_time(self) -> bool:
         """Unless it holds."""
         return self.order > 0

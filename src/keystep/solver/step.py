@@ -14,7 +14,8 @@ from keystep.solver.snapshot import take_snapshot, tensors_of
 REQUIRED = ("model_output", "timestep", "sample")
 SEED = 0  # of probes; whatever noise a step adds is the same in all of them, and cancels
 CLIPPING = ("clip_sample", "thresholding")
-PASSED_ON = {"old_pred_original_sample"}  # CogVideoX's DPM-Solver keeps its memory in the pipeline
+# CogVideoX's DPM-Solver keeps its memory in the pipeline; LTX conditions with a noise level for each token.
+BEYOND = {"old_pred_original_sample", "per_token_timesteps"}
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,7 @@ def is_repeatable(scheduler: Any, call: StepCall) -> bool:
     """Whether a step taken twice from one state leads to the same latent; a step that hands part of its
     memory to the pipeline does not. The scheduler is left as it is.
     """
-    if PASSED_ON & set(call.others):
+    if BEYOND & set(call.others):
         return False
     ends = []
     for seed in (SEED, SEED + 1):
@@ -100,7 +101,7 @@ def find_response(scheduler: Any, call: StepCall, levels: list[Level]) -> list[R
         A response for each level; None where a step is not a linear function of latent and output alone:
         multistep solvers, and those that clip what they are given.
     """
-    if any(scheduler.config.get(name) for name in CLIPPING) or PASSED_ON & set(call.others):
+    if any(scheduler.config.get(name) for name in CLIPPING) or BEYOND & set(call.others):
         return None
     twin, rows = take_snapshot(scheduler), []
     timesteps = scheduler.timesteps[len(scheduler.timesteps) - len(levels) :]
