@@ -7,6 +7,7 @@ import torch
 
 import keystep
 from keystep.engine.agreement import Agreement
+from keystep.engine.measure import Measurement
 from keystep.ranks.attention import Exchanged
 from keystep.ranks.group import Group
 from keystep.ranks.layout import Layout
@@ -14,10 +15,11 @@ from keystep.ranks.parallel import check_not_parallel
 from keystep.ranks.plans import find_plan
 from keystep.ranks.shares import cut, shares
 from keystep.what import AttentionResidual, Latent
+from keystep.when import RelativeChange
 from tests.parallel import work
 from tests.parallel.launch import launch
 from tests.parallel.work import generate, zoo_named
-from tests.zoo import LATTE
+from tests.zoo import LATTE, STEPS
 
 ALONE = Group(None, (0, 1), 0)  # of two, but nobody is there
 
@@ -136,7 +138,11 @@ class Echo(Group):
 
 
 def test_whole_tensors_are_not_counted_twice() -> None:
-    sums, probes = [torch.ones(1, 2, 3), torch.ones(1, 2, 1)], [AttentionResidual(), Latent()]
-    part, whole = Agreement(Echo(None, (0, 1), 1)).add_up(sums, probes)
+    rule = keystep.AdaCache().policy("latte", STEPS).rules[0]
+    made = [
+        Measurement(rule, RelativeChange(probe), probe, torch.ones(1, 2, samples))
+        for probe, samples in ((AttentionResidual(), 3), (Latent(), 1))
+    ]
+    part, whole = Agreement(Echo(None, (0, 1), 1)).add_up(made)
     assert part.tolist() == [[[2.0] * 3] * 2]
     assert whole.tolist() == [[[0.0]] * 2], "the first rank's count, and this is the second"

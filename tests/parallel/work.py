@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from time import perf_counter
@@ -12,6 +13,7 @@ import torch
 from diffusers import CogVideoXDPMScheduler
 
 import keystep
+from keystep.models.toy.pipeline import ToyPipeline
 from keystep.ranks.group import Traffic
 from tests.laws.instruments import differences, may_warn, snapshot
 from tests.matrix import METHODS, decisions
@@ -182,3 +184,17 @@ def attach_in_orders(rank: int) -> tuple[list[torch.Tensor], list[str]]:
     keystep.disable(pipe)
     shared.close()
     return videos, [*left, *differences(before, snapshot(pipe)), refused, twice]
+
+
+def break_on_rank_1(rank: int) -> None:
+    """Let the second rank fail at the third evaluation of whatever it generates."""
+    if rank != 1:
+        return
+    predict, count = ToyPipeline._predict, itertools.count(1)
+
+    def break_down(self: ToyPipeline, *args: Any) -> torch.Tensor:
+        if next(count) == 3:
+            raise MemoryError("out of memory")
+        return predict(self, *args)
+
+    ToyPipeline._predict = break_down
