@@ -10,7 +10,6 @@ import torch
 from keystep.engine.prober import Probed, Prober, is_whole
 from keystep.policy import Rule
 from keystep.what import (
-    LEAD,
     AttentionInput,
     BlockProbe,
     Branch,
@@ -103,7 +102,7 @@ class Call:
     def _ask(self, span: Rule, hidden: torch.Tensor, peek: Callable[[], torch.Tensor]) -> None:
         """Measure what is known before the span; ask, where the plan left it open."""
         first, self._first = self._first, None
-        if LEAD not in self.active:
+        if self.prober.lead not in self.active:
             return
         probed: list[Probed] = []
         for probe in dict.fromkeys(probe for signal in span.signals for probe in signal.probes):

@@ -76,7 +76,7 @@ class Measurement:
                 measurement._done.synchronize()
         apart = [measurement for measurement in measurements if measurement.agreement is not None]
         if apart and apart[0].agreement is not None:
-            sums = apart[0].agreement.add_up([m.sums for m in apart], [m.probe for m in apart])
+            sums = apart[0].agreement.add_up(apart)
             for measurement, total in zip(apart, sums, strict=True):
                 measurement.sums, measurement.agreement = total, None
 

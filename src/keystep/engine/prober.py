@@ -63,13 +63,18 @@ class Prober:
     num_frames: int
     agreement: Agreement | None = None
 
+    @property
+    def lead(self) -> str:
+        """The branch that is measured where the leading one decides."""
+        return LEAD if self.agreement is None else self.agreement.lead
+
     def begin(
         self, rule: Rule, probe: Probe, after: torch.Tensor, before: torch.Tensor | None = None
     ) -> Iterator[Probed]:
         """Begin to measure `after`, or the residual `after - before`, for the signals of a probe."""
         for over, since in product(("lead", "all"), ("computed", "previous")):
             signals = [s for s in rule.signals if probe in s.probes and (s.over, s.since) == (over, since)]
-            if signals and (over == "all" or LEAD in self.active):
+            if signals and (over == "all" or self.lead in self.active):
                 yield self._begin(rule, signals, probe, after, before)
 
     def _begin(
@@ -81,10 +86,10 @@ class Prober:
         before: torch.Tensor | None,
     ) -> Probed:
         over, since = signals[0].over, signals[0].since
-        branches = (LEAD,) if over == "lead" else self.active
+        branches = (self.lead,) if over == "lead" else self.active
         if over == "lead":
-            after = rows_of(after, LEAD, self.active)
-            before = None if before is None else rows_of(before, LEAD, self.active)
+            after = rows_of(after, self.lead, self.active)
+            before = None if before is None else rows_of(before, self.lead, self.active)
         value = after.detach() if before is None else (after.to(before.dtype) - before).detach()
         key = (f"probe of {rule.label}", f"{probe} {over} {since}", "+".join(branches))
         previous = [entry.values[0] for entry in self.run.histories.get(key)]

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 
-from keystep.engine.agreement import agreement_of
+from keystep.engine.agreement import Agreement, agreement_of
 from keystep.engine.call import Call
 from keystep.engine.outputs import samples_of, with_samples
 from keystep.engine.prober import Prober
@@ -84,8 +84,21 @@ class ModelSeat:
 
     def _evaluate(self, run: Run, bound: inspect.BoundArguments) -> Any:
         branches = run.open_call(self.name, bound.arguments.get(self.spec.condition))
+        split = None if (agreement := agreement_of(self.module)) is None else agreement.split
+        if split is None:
+            return self._evaluate_branches(run, bound, branches, agreement)
+        compute = partial(self._evaluate_branches, run, bound, agreement=agreement)
+        return split.share(branches, bound.arguments, compute)
+
+    def _evaluate_branches(
+        self,
+        run: Run,
+        bound: inspect.BoundArguments,
+        branches: tuple[str, ...],
+        agreement: Agreement | None,
+    ) -> Any:
+        """The output of the branches in the rows of the arguments."""
         assert run.plan is not None
-        agreement = agreement_of(self.module)
         if agreement is not None:
             agreement.check(run.plan)
         active: tuple[str, ...] = tuple(branch for branch in branches if branch in run.plan.active)

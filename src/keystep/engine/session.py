@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 from torch import nn
 
+from keystep.engine.agreement import agreement_of
 from keystep.engine.attach import CALL, attach_model
 from keystep.engine.call import Call
 from keystep.engine.checks import (
@@ -103,6 +104,8 @@ class Session:
         """Check everything, then put seats and taps in place; on any error nothing stays attached."""
         for name, module in self.models.items():
             check_free(name, module, self.entry)
+            if (agreement := agreement_of(module)) is not None:
+                agreement.check_policy(self.outline)
             if not self.is_whole:
                 check_not_compiled(name, module)
                 check_sites(self.outline, self.spec, module, self.guidance)

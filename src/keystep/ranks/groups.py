@@ -5,7 +5,8 @@ same.
 from __future__ import annotations
 
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import diffusers
@@ -39,13 +40,13 @@ def choose_degrees(ulysses: int | None, cfg: int, size: int) -> tuple[int, int]:
 
     Args:
         ulysses: ranks that share a sequence; None = all there are.
-        cfg: groups that share the guidance branches.
+        cfg: 1, or 2 for a group for each guidance branch.
         size: of the world.
 
     Raises:
         ValueError: they do not divide the world.
     """
-    require(cfg == 1, "cfg", cfg, "1")
+    require(cfg in (1, 2), "cfg", cfg, "1, or 2 for a group for each guidance branch")
     require(size % cfg == 0, "cfg", cfg, f"divisors of the {size} ranks that were launched")
     share = size // cfg
     chosen = share if ulysses is None else ulysses
@@ -83,10 +84,52 @@ def check_alike(everyone: Group, facts: Mapping[str, Any]) -> None:
                 )
 
 
-def split_world(everyone: Group, size: int) -> Group:
-    """The group of `size` consecutive ranks that this one belongs to. All ranks must call it together."""
-    starts = range(0, everyone.size, size)
-    groups: list[Any] = [dist.new_group(list(range(start, start + size))) for start in starts]
-    place, rank = divmod(everyone.rank, size)
-    ranks = tuple(range(starts[place], starts[place] + size))
-    return Group(groups[place], ranks, rank, open_failures(ranks, everyone.rank))
+@dataclass(frozen=True)
+class Groups:
+    """The groups that a rank belongs to; they count what is sent together, and tell of failures together.
+
+    Attributes:
+        video: all ranks that make a video together.
+        sequence: those of them that share the tokens of a branch.
+        guidance: the two that have the same tokens of different branches; None = every rank has both.
+    """
+
+    video: Group
+    sequence: Group
+    guidance: Group | None
+
+    def close(self) -> None:
+        """Leave all of them."""
+        for group in dict.fromkeys((self.video, self.sequence, self.guidance)):
+            if group is not None:
+                group.close()
+
+
+def split_world(everyone: Group, ulysses: int, cfg: int) -> Groups:
+    """The groups that this rank belongs to: consecutive ranks make a video, and of these consecutive ones a
+    branch. All ranks must call it together.
+
+    Args:
+        everyone: the ranks.
+        ulysses: ranks that share the tokens of a branch.
+        cfg: 1, or 2 for a group for each guidance branch.
+    """
+    degree = ulysses * cfg
+    videos = [range(start, start + degree) for start in range(0, everyone.size, degree)]
+    video = _join(everyone, videos, None)
+    if cfg == 1:
+        return Groups(video, video, None)
+    sequences = [range(start, start + ulysses) for start in range(0, everyone.size, ulysses)]
+    pairs = [ranks[place::ulysses] for ranks in videos for place in range(ulysses)]
+    return Groups(video, _join(everyone, sequences, video), _join(everyone, pairs, video))
+
+
+def _join(everyone: Group, members: Sequence[Sequence[int]], whole: Group | None) -> Group:
+    """The one of several groups that this rank belongs to; all ranks make all of them."""
+    made: list[Any] = [dist.new_group(list(ranks)) for ranks in members]
+    own = next(number for number, ranks in enumerate(members) if everyone.rank in ranks)
+    ranks = tuple(members[own])
+    place = ranks.index(everyone.rank)
+    if whole is None:
+        return Group(made[own], ranks, place, open_failures(ranks, everyone.rank))
+    return Group(made[own], ranks, place, whole.failures, whole.traffic)

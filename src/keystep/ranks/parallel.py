@@ -10,11 +10,12 @@ from torch import nn
 
 from keystep.engine.agreement import RANKS, Agreement
 from keystep.engine.restore import replace_attribute
-from keystep.engine.session import find_transformers
+from keystep.engine.session import find_transformers, session_of
 from keystep.models.registry import find_spec
 from keystep.models.spec import ModelSpec
 from keystep.ranks.group import Group, Traffic
 from keystep.ranks.groups import check_alike, choose_degrees, split_world, world
+from keystep.ranks.guidance import SplitGuidance
 from keystep.ranks.noise import SharedStep
 from keystep.ranks.plans import find_plan
 from keystep.ranks.sharding import Sharding
@@ -34,7 +35,7 @@ class Parallel:
         check: compare all decisions of the ranks, and say which differ; one more collective each.
 
     Attributes:
-        group: the ranks that share the tokens of a video; `group.traffic` is what this one has sent to them.
+        group: the ranks that make a video together; `group.traffic` is what this one has sent to them.
 
     Raises:
         ValueError: nothing was launched, the ranks do not divide, they run different versions, or there is no
@@ -53,7 +54,6 @@ class Parallel:
         self.target, self.is_checked = target, check
         self.models = find_transformers(target)
         self.spec = spec or find_spec(next(iter(self.models.values())), target)
-        self._plan = find_plan(self.spec.name)
         everyone = world()
         for name, module in self.models.items():
             check_not_parallel(name, module)
@@ -64,6 +64,7 @@ class Parallel:
             for field, value in dict(getattr(module, "config", {})).items()
             if not field.startswith("_")
         }
+        self._plan = find_plan(self.spec.name) if self.ulysses > 1 else None
         check_alike(everyone, {"ulysses": self.ulysses, "cfg": self.cfg, **sizes})
         self.group: Group | None = None
         self._everyone = everyone
@@ -81,15 +82,25 @@ class Parallel:
         """Share the pipeline until `close`. All ranks must call it."""
         for module in self.models.values():
             check_free(module)
-        self.group = split_world(self._everyone, self.ulysses)
+        groups = split_world(self._everyone, self.ulysses, self.cfg)
+        self.group = groups.video
         with ExitStack() as stack:
-            stack.callback(self.group.close)
+            stack.callback(groups.close)
+            split = None
+            if groups.guidance is not None:
+                split = SplitGuidance(groups.guidance, groups.sequence.rank, self.target, self.spec)
+            agreement = Agreement(groups.video, self.is_checked, split)
+            session = session_of(self.target)
+            if session is not None:
+                agreement.check_policy(session.outline)
             for module in self.models.values():
-                if self.ulysses > 1:
-                    Sharding(self.group, self.spec, self._plan, module).attach(stack)
-                replace_attribute(stack, module, RANKS, Agreement(self.group, self.is_checked))
+                if split is not None:  # its hooks come first: the tokens of fewer rows are dealt out
+                    split.attach(stack, module)
+                if self._plan is not None:
+                    Sharding(groups.sequence, self.spec, self._plan, module).attach(stack)
+                replace_attribute(stack, module, RANKS, agreement)
             if self._scheduler is not None:
-                self._step = SharedStep(self._scheduler.step, self.group)
+                self._step = SharedStep(self._scheduler.step, groups.video, agreement.close_evaluation)
                 replace_attribute(stack, self._scheduler, "step", self._step)
             self._stack = stack.pop_all()
 
