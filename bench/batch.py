@@ -30,7 +30,8 @@ from keystep.batch.cluster import RayWorkers
 NUM_WORKERS = 2
 SIZES = {"20 kB, a toy video": 20_000, "10 MB, some seconds of 720p": 10_000_000}
 NUM_NOTHINGS = {20_000: 1000, 10_000_000: 50}
-NUM_ITEMS, NUM_STEPS = 200, 2
+NUM_ITEMS, NUM_STEPS = 200, 6
+REUSE = {"codebook": {"100": 3}, "native": NUM_STEPS}  # two of three evaluations are skipped
 KILL_WORKER_AT, KILL_BATCH_AT = (25, 60, 90), 120
 PROMPTS = Path(__file__).parent / "prompts" / "development.txt"
 
@@ -109,8 +110,9 @@ def run_and_kill() -> None:
 
 
 def command(place: Path) -> list[str]:
-    options = {"model": "toy", "method": "pab", "workers": NUM_WORKERS, "out": place / "out"}
-    words = [str(word) for name, value in options.items() for word in (f"--{name}", value)]
+    options = {"model": "toy", "method": "adacache", "workers": NUM_WORKERS, "out": place / "out"}
+    words = [f"--{name}={value}" for name, value in options.items()]
+    words += [f"--set={name}={json.dumps(value)}" for name, value in REUSE.items()]
     return [sys.executable, "-m", "keystep", "batch", str(place / "prompts.jsonl"), *words]
 
 

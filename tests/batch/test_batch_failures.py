@@ -3,11 +3,12 @@
 import json
 import time
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 
 from keystep.batch import Backoff, LocalWorkers
-from keystep.batch.workers import Ready
+from keystep.batch.workers import Lost, Ready
 from tests.batch import jobs
 
 
@@ -109,25 +110,29 @@ def test_environments_are_set_before_the_job_is_loaded(tmp_path):
     assert sorted((tmp_path / "places").read_text().split()) == ["0", "1"]
 
 
-class Mixed:
-    """Two workers of machines with different versions."""
+class Scripted:
+    """Workers without processes: what each start comes to."""
 
-    num = 2
-
-    def __init__(self):
-        self._events = []
+    def __init__(self, num, begin):
+        self.num = num
+        self.starts = []
         self.is_stopped = False
+        self._begin = begin
+        self._events = []
 
     def start(self, worker):
-        self._events.append((worker, Ready(f"host{worker}:1", (f"torch 2.{worker}",))))
+        self.starts.append(time.monotonic())
+        self._events.append((worker, self._begin(worker)))
 
     def end(self, worker):
-        raise AssertionError
-
-    def submit(self, worker, item):
         pass
 
+    def submit(self, worker, item):
+        raise AssertionError
+
     def wait(self, timeout_s):
+        if not self._events:
+            time.sleep(timeout_s)
         events, self._events = self._events, []
         return events
 
@@ -136,7 +141,16 @@ class Mixed:
 
 
 def test_workers_of_different_versions_make_no_batch(tmp_path):
-    workers = Mixed()
+    workers = Scripted(2, lambda worker: Ready(f"host{worker}:1", (f"torch 2.{worker}",)))
     with pytest.raises(ValueError, match=r"host1:1 has torch 2\.1, another torch 2\.0"):
         jobs.run(tmp_path, jobs.items(4), workers, jobs.Diary())
     assert workers.is_stopped
+
+
+def test_a_worker_that_dies_at_once_is_started_ever_more_slowly(tmp_path):
+    workers = Scripted(1, lambda worker: Lost("gone"))
+    with pytest.raises(ChildProcessError, match="died 3 times.*gone"):
+        jobs.run(tmp_path, jobs.items(1), workers, jobs.Diary(), max_tries=3, backoff=Backoff(0.1, 9.0))
+    first, second = (after - before for before, after in pairwise(workers.starts))
+    assert first >= 0.1
+    assert second >= 0.2

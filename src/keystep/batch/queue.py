@@ -52,7 +52,7 @@ class Queue:
         self._tries: Counter[str] = Counter()
         self._shapes: dict[int, Shape] = {}  # worker -> what it is set up for
         for item in items:
-            self._add(item)
+            self._waiting.setdefault(item.shape, deque()).append(item)
 
     @property
     def num_waiting(self) -> int:
@@ -104,13 +104,10 @@ class Queue:
         """When the first resting item is due; None = none rests."""
         return min((until for until, _ in self._resting), default=None)
 
-    def _add(self, item: Item) -> None:
-        self._waiting.setdefault(item.shape, deque()).append(item)
-
     def _wake(self, now: float) -> None:
         for until, item in self._resting:
-            if until <= now:
-                self._add(item)
+            if until <= now:  # in front: what may be poison should be known early
+                self._waiting.setdefault(item.shape, deque()).appendleft(item)
         self._resting = [(until, item) for until, item in self._resting if until > now]
 
     def _choose_shape(self, worker: int) -> Shape:
