@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from diffusers import (
     FlowMatchEulerDiscreteScheduler,
     HunyuanSkyreelsImageToVideoPipeline,
+    HunyuanVideo15ImageToVideoPipeline,
     HunyuanVideo15Pipeline,
     HunyuanVideo15Transformer3DModel,
     HunyuanVideoFramepackPipeline,
@@ -18,10 +20,22 @@ from diffusers import (
     MotifVideoTransformer3DModel,
 )
 from diffusers.guiders import ClassifierFreeGuidance
+from torch import nn
 
-from tests.families.parts import CHANNELS, SIZE, Family, Vae, Vision, embeddings, masks, picture
+from tests.families.parts import (
+    CHANNELS,
+    SIZE,
+    Family,
+    Vae,
+    Vision,
+    embeddings,
+    masks,
+    picture,
+    to_pil,
+)
 from tests.zoo import TEXT_WIDTH, quiet, randomize
 
+GUIDER = ClassifierFreeGuidance(guidance_scale=4.0)  # each call brings its own
 HEADS = {"num_attention_heads": 2, "attention_head_dim": 12, "rope_axes_dim": (4, 4, 4)}
 
 
@@ -109,7 +123,7 @@ class Guided15(HunyuanVideo15Pipeline):
         return super().__call__(*args, **kwargs)
 
 
-def t2v_15() -> Any:
+def model_15() -> Any:
     model = HunyuanVideo15Transformer3DModel(
         **HEADS,
         in_channels=2 * CHANNELS + 1,
@@ -119,11 +133,45 @@ def t2v_15() -> Any:
         text_embed_dim=TEXT_WIDTH,
         text_embed_2_dim=TEXT_WIDTH,
         image_embed_dim=TEXT_WIDTH,
+        target_size=64,
     )
-    guider = ClassifierFreeGuidance(guidance_scale=4.0)
-    pipe = Guided15(None, None, randomize(model), Vae(), flow(), None, None, guider)
+    return randomize(model)
+
+
+def t2v_15() -> Any:
+    pipe = Guided15(None, None, model_15(), Vae(), flow(), None, None, GUIDER)
     pipe.vision_num_semantic_tokens = 3  # of 729
     return pipe
+
+
+class Guided15Image(HunyuanVideo15ImageToVideoPipeline):
+    """Likewise."""
+
+    def __call__(self, *args: Any, guidance: float, **kwargs: Any) -> Any:
+        """The pipeline's call."""
+        self.guider = ClassifierFreeGuidance(guidance_scale=guidance)
+        return super().__call__(*args, **kwargs)
+
+
+class Siglip(Vision):
+    """Is asked for the type of its weights, and preprocesses under another name."""
+
+    def __init__(self) -> None:
+        super().__init__(TEXT_WIDTH)
+        self.weight = nn.Parameter(torch.zeros(1))
+
+    def preprocess(self, images: Any, **options: Any) -> Any:
+        """Pixel values of an image."""
+        del options
+        return self(images)
+
+
+def i2v_15() -> Any:
+    return Guided15Image(None, None, model_15(), Vae(), flow(), None, None, GUIDER, Siglip(), Siglip())
+
+
+def image_15(batch: int, is_guided: bool) -> dict[str, Any]:
+    return {**text_15(batch, is_guided), "image": to_pil(picture()[0])}
 
 
 def text_15(batch: int, is_guided: bool) -> dict[str, Any]:
@@ -153,8 +201,7 @@ def motif() -> Any:
         num_decoder_layers=1,
         text_embed_dim=TEXT_WIDTH,
     )
-    guider = ClassifierFreeGuidance(guidance_scale=4.0)
-    return GuidedMotif(flow(), Vae(), None, None, randomize(model), guider)
+    return GuidedMotif(flow(), Vae(), None, None, randomize(model), GUIDER)
 
 
 def text_motif(batch: int, is_guided: bool) -> dict[str, Any]:
@@ -172,5 +219,6 @@ FAMILIES = (
     Family("hunyuan-skyreels", lambda: quiet(skyreels()), with_image),
     Family("framepack", lambda: quiet(framepack()), one_section, max_batch=1, has_motion=False),
     Family("hunyuan-1.5", lambda: quiet(t2v_15()), text_15, SIZE),
+    Family("hunyuan-1.5-i2v", lambda: quiet(i2v_15()), image_15, {"num_frames": 9}),
     Family("motif", lambda: quiet(motif()), text_motif),
 )

@@ -8,8 +8,10 @@ from math import prod
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import torch
 from diffusers.configuration_utils import FrozenDict
+from PIL import Image
 from torch import nn
 from transformers import BatchFeature
 
@@ -54,6 +56,14 @@ class Vae(StandIn):
             timestep_conditioning=False,
         )
 
+    def decode(self, latent: torch.Tensor, return_dict: bool = True) -> tuple[torch.Tensor]:
+        """(B, C, f, h, w) -> (B, 3, F, H, W), for pipelines that decode what they then leave aside."""
+        del return_dict
+        frames = 1 + (latent.shape[2] - 1) * self.temporal_compression_ratio
+        size = [side * self.spatial_compression_ratio for side in latent.shape[-2:]]
+        grey = latent.mean(1, keepdim=True).expand(-1, 3, -1, -1, -1)
+        return (nn.functional.interpolate(grey, (frames, *size)),)
+
     def encode(self, video: torch.Tensor, return_dict: bool = True) -> Any:
         """(B, 3, F, H, W) -> the distribution of (B, C, f, h, w), which is one point."""
         del return_dict
@@ -72,8 +82,10 @@ class Vision(StandIn):
         super().__init__()
         self.shape = (1, length, width)
 
-    def forward(self, images: torch.Tensor | None = None, **inputs: Any) -> Any:
+    def forward(self, images: torch.Tensor | Image.Image | None = None, **inputs: Any) -> Any:
         """Pixel values of `images`, or the tokens of pixel values as a model's hidden states."""
+        if isinstance(images, Image.Image):
+            images = to_tensor(images)[None]
         if images is not None:
             return BatchFeature({"pixel_values": images})
         pixels = inputs["pixel_values"].flatten(1)
@@ -94,6 +106,16 @@ def picture(batch: int = 1) -> torch.Tensor:
     """An image, (batch, 3, H, W) from 0 to 1."""
     generator = torch.Generator().manual_seed(7)
     return torch.rand(batch, 3, SIZE["height"], SIZE["width"], generator=generator)
+
+
+def to_pil(image: torch.Tensor) -> Image.Image:
+    """(3, H, W) from 0 to 1 as pipelines take it that ask an image for its size."""
+    return Image.fromarray((image.movedim(0, -1) * 255).byte().numpy())
+
+
+def to_tensor(image: Image.Image) -> torch.Tensor:
+    """The way back."""
+    return torch.from_numpy(np.array(image)).movedim(-1, 0) / 255
 
 
 def embeddings(

@@ -5,15 +5,23 @@ from __future__ import annotations
 from typing import Any
 
 from diffusers import (
+    AnyFlowPipeline,
+    AnyFlowTransformer3DModel,
     ChronoEditPipeline,
     ChronoEditTransformer3DModel,
+    FlowMapEulerDiscreteScheduler,
     FlowMatchEulerDiscreteScheduler,
+    HeliosPipeline,
+    HeliosScheduler,
+    HeliosTransformer3DModel,
     LucyEditPipeline,
     SkyReelsV2DiffusionForcingPipeline,
     SkyReelsV2ImageToVideoPipeline,
     SkyReelsV2Pipeline,
     SkyReelsV2Transformer3DModel,
     UniPCMultistepScheduler,
+    WanAnimatePipeline,
+    WanAnimateTransformer3DModel,
     WanImageToVideoPipeline,
     WanPipeline,
     WanTransformer3DModel,
@@ -22,7 +30,7 @@ from diffusers import (
     WanVideoToVideoPipeline,
 )
 
-from tests.families.parts import CHANNELS, Family, Vae, Vision, embeddings, picture
+from tests.families.parts import CHANNELS, Family, Vae, Vision, embeddings, picture, to_pil
 from tests.zoo import TEXT_WIDTH, quiet, randomize
 
 IMAGE_WIDTH = 10
@@ -117,6 +125,62 @@ def skyreels_forcing() -> Any:
     return SkyReelsV2DiffusionForcingPipeline(None, None, model, Vae(), unipc())
 
 
+def animate() -> Any:
+    model = transformer(
+        WanAnimateTransformer3DModel,
+        **IMAGE | {"num_layers": 4},
+        latent_channels=CHANNELS,
+        motion_encoder_channel_sizes={"16": 4, "8": 4, "4": 4},
+        motion_encoder_size=16,
+        motion_style_dim=4,
+        motion_dim=3,
+        motion_encoder_dim=8,
+        face_encoder_hidden_dim=16,
+        inject_face_latents_blocks=2,
+    )
+    vision = Vision(IMAGE_WIDTH)
+    return WanAnimatePipeline(None, None, Vae(), unipc(), vision, vision, model)
+
+
+def driven(batch: int, is_guided: bool) -> dict[str, Any]:
+    frame, face = to_pil(picture()[0]), to_pil(picture()[0, :, :16, :16])
+    videos = {"image": frame, "pose_video": [frame] * 9, "face_video": [face] * 9}
+    return {**text(batch, is_guided), **videos, "segment_frame_length": 9}
+
+
+def helios() -> Any:
+    model = HeliosTransformer3DModel(
+        num_attention_heads=2,
+        attention_head_dim=12,
+        rope_dim=(4, 4, 4),
+        in_channels=CHANNELS,
+        out_channels=CHANNELS,
+        text_dim=TEXT_WIDTH,
+        freq_dim=16,
+        ffn_dim=32,
+        num_layers=3,
+    )
+    return HeliosPipeline(None, None, Vae(), HeliosScheduler(stages=1, stage_range=[0, 1]), randomize(model))
+
+
+def one_section(batch: int, is_guided: bool) -> dict[str, Any]:
+    return {**text(batch, is_guided), "num_latent_frames_per_chunk": 3, "history_sizes": [4, 2, 1]}
+
+
+def alone_if_unguided(batch: int, is_guided: bool) -> dict[str, Any]:
+    """The pipeline puts a negative prompt into the batch whether there is guidance or not."""
+    given = text(batch, is_guided)
+    return {name: value for name, value in given.items() if is_guided or "negative" not in name}
+
+
+def anyflow() -> Any:
+    options = {"num_attention_heads": 2, "attention_head_dim": 12, "freq_dim": 16, "ffn_dim": 32}
+    model = AnyFlowTransformer3DModel(
+        **options, in_channels=CHANNELS, out_channels=CHANNELS, text_dim=TEXT_WIDTH, num_layers=3
+    )
+    return AnyFlowPipeline(None, None, randomize(model), Vae(), FlowMapEulerDiscreteScheduler())
+
+
 FAMILIES = (
     Family("wan-i2v", lambda: quiet(wan_i2v()), with_image),
     Family("wan-v2v", lambda: quiet(wan_v2v()), with_video, {"height": 64, "width": 64}, max_batch=1),
@@ -127,4 +191,7 @@ FAMILIES = (
     Family("skyreels-v2", lambda: quiet(skyreels()), text),
     Family("skyreels-v2-i2v", lambda: quiet(skyreels_i2v()), with_image),
     Family("skyreels-v2-forcing", lambda: quiet(skyreels_forcing()), text_first),
+    Family("wan-animate", lambda: quiet(animate()), driven, {"height": 64, "width": 64}),
+    Family("helios", lambda: quiet(helios()), one_section),
+    Family("anyflow", lambda: quiet(anyflow()), alone_if_unguided),
 )

@@ -24,10 +24,11 @@ from tests.families.parts import STEPS, Family
 from tests.laws.instruments import differences, snapshot, transformers
 from tests.matrix import NEVER
 
-# diffusers' own, on this machine: float32 autocast on a CPU (Mochi), numpy 2 (LTX, Allegro)
+# diffusers' own, on this machine: float32 autocast on a CPU (Mochi), numpy 2 (LTX, Allegro, Helios)
 pytestmark = [
     pytest.mark.filterwarnings("ignore:In CPU autocast:UserWarning"),
     pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:__array_wrap__ must accept:DeprecationWarning"),
 ]
 FAMILIES = (
     *wan_like.FAMILIES,

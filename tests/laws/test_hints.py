@@ -86,6 +86,22 @@ def test_a_block_behind_the_span_gets_its_hint(pipe: Any) -> None:
 @pytest.mark.parametrize("policy", [MASKED, BEHIND, FBCache(9.0), SeaCache(9.0, cfg=True)])
 def test_the_video_is_that_of_hints_made_in_vain(pipe: Any, policy: Any) -> None:
     latents, _, skipped = calls(pipe, policy)
-    with keystep.accelerate(pipe, policy, spec=replace(SPEC, hints="")):
+    with keystep.accelerate(pipe, policy, spec=replace(SPEC, hints={})):
         expected = VACE.sample(pipe)
     assert any(skipped) and torch.equal(latents, expected)
+
+
+def test_blocks_between_those_of_the_stack_do_not_run_in_a_skipped_one() -> None:
+    """Wan-Animate adds the face's motion behind every second block here."""
+    family = next(family for family in FAMILIES if family.name == "wan-animate")
+    pipe, ran = family.build(), Counter[str]()
+    for name in ("face_adapter.0", "face_adapter.1", "blocks.1"):
+        part = pipe.transformer.get_submodule(name)
+        part.register_forward_pre_hook(lambda *_, name=name: ran.update([name]))
+    with keystep.accelerate(pipe, FBCache(9.0)) as session:
+        family.sample(pipe)
+    assert session.trace is not None
+    num_computed = sum(not row.skipped for row in session.trace.rows)
+    assert 0 < num_computed < STEPS
+    counts = {"face_adapter.0": 2 * STEPS, "face_adapter.1": 2 * num_computed, "blocks.1": 2 * num_computed}
+    assert ran == counts, "block 0 always runs, and what is added behind it"

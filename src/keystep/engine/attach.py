@@ -83,9 +83,10 @@ def attach_model(
                 model_seat.time_tap = put_tap(stack, module.get_submodule(spec.time), show_output)
     for path, block_seat in seats.items():
         seat(stack, module.get_submodule(path), block_seat)
-    if spec.hints and any(isinstance(rule.what, Span) for rule in rules):
-        for block in module.get_submodule(spec.hints).children():
-            seat(stack, block, HintSeat(session, block))
+    for name, num_outputs in spec.hints.items():
+        if any(isinstance(rule.what, Span) for rule in rules):
+            for block in module.get_submodule(name).children():
+                seat(stack, block, HintSeat(session, block, num_outputs))
 
 
 def _tap_parts(stack: ExitStack, module: nn.Module, spec: ModelSpec, seats: Seats, site: Part) -> None:

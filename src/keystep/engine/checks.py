@@ -92,7 +92,7 @@ def check_spec(spec: ModelSpec, module: nn.Module) -> None:
     for field, name in {
         **({"exit": spec.exit} if spec.exit else {}),
         **({"time": spec.time} if spec.time else {}),
-        **({"hints": spec.hints} if spec.hints else {}),
+        **{f"hints {n}": n for n in spec.hints},
         **{f"blocks {n}": n for n in spec.blocks},
         **{field: pattern.format(0) for field, pattern in patterns.items()},
     }.items():

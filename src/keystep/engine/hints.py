@@ -1,13 +1,15 @@
-"""Hints that a second stack of blocks makes for the first one: computed where they are added, not before.
+"""Hints that blocks beside the stack make for it: computed where they are added, not before.
 
 VACE's blocks run before all others, each on what the one before left, and their outputs are added to the
-hidden state behind some of the others. A span that is skipped is only decided on later, so a block's seat
-hands out promises: adding one computes it and those it stands on, and inside a skipped span adds nothing.
+hidden state behind some of the others; Wan-Animate's run between them. Whether a span is skipped is only
+decided later, so a block's seat hands out promises: adding one computes it and those it stands on, and inside
+a skipped span adds nothing.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -17,76 +19,85 @@ if TYPE_CHECKING:
     from keystep.engine.seats import Host
 
 
+class Outputs:
+    """What a hint block will return, computed when the first of it is taken.
+
+    Args:
+        compute: runs the block.
+        num_outputs: tensors that it returns.
+    """
+
+    def __init__(self, compute: Callable[[], Any], num_outputs: int) -> None:
+        self._compute: Callable[[], Any] | None = compute
+        self._num_outputs = num_outputs
+        self._values: dict[int, torch.Tensor] = {}
+
+    def take(self, index: int) -> torch.Tensor:
+        """One of them, once: nothing is held that nobody will ask for again, the block's inputs included."""
+        if self._compute is not None:
+            compute, self._compute = self._compute, None
+            values = compute()
+            self._values = dict(enumerate(values if self._num_outputs > 1 else (values,)))
+        return self._values.pop(index)
+
+
 class Promise:
-    """One of the tensors that a hint block will return, or a multiple of it.
+    """A tensor that a hint block will return, or what is made of it; to be used once.
 
     Attributes:
-        outputs: computes all of them, once.
-        index: which of them.
-        scale: what it is multiplied with; None = nothing.
+        keep: gives it.
         is_skipping: whether the stack is inside a skipped span.
     """
 
-    def __init__(
-        self,
-        outputs: Callable[[], tuple[torch.Tensor, ...]],
-        index: int,
-        is_skipping: Callable[[], bool],
-        scale: Any = None,
-    ) -> None:
-        self.outputs = outputs
-        self.index = index
+    def __init__(self, keep: Callable[[], torch.Tensor], is_skipping: Callable[[], bool]) -> None:
+        self.keep = keep
         self.is_skipping = is_skipping
-        self.scale = scale
 
-    def keep(self) -> torch.Tensor:
-        """The tensor."""
-        value = self.outputs()[self.index]
-        return value if self.scale is None else value * self.scale
-
-    def to(self, device: Any) -> Promise:
-        """A block lies where its stack lies: nothing has to move."""
-        del device
-        return self
+    def to(self, *args: Any, **kwargs: Any) -> Promise:
+        """The same elsewhere."""
+        return Promise(lambda: self.keep().to(*args, **kwargs), self.is_skipping)
 
     def __mul__(self, scale: Any) -> Promise:
-        return Promise(self.outputs, self.index, self.is_skipping, scale)
+        return Promise(lambda: self.keep() * scale, self.is_skipping)
+
+    def __add__(self, hidden: torch.Tensor) -> torch.Tensor:
+        return hidden if self.is_skipping() else self.keep() + hidden
 
     def __radd__(self, hidden: torch.Tensor) -> torch.Tensor:
-        return hidden if self.is_skipping() else hidden + self.keep().to(hidden.device)
+        return hidden if self.is_skipping() else hidden + self.keep()
 
 
 class HintSeat:
     """In front of a hint block: promises its outputs.
 
-    Attributes:
-        num_outputs: tensors that the block returns.
+    Args:
+        session: of the model.
+        module: the block.
+        num_outputs: tensors that it returns.
     """
 
-    num_outputs = 2
-
-    def __init__(self, session: Host, module: nn.Module) -> None:
+    def __init__(self, session: Host, module: nn.Module, num_outputs: int) -> None:
         self.session = session
+        self.num_outputs = num_outputs
         self.call_next: Callable[..., Any] = module._call_impl
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Promise, or outside of an accelerated call compute."""
-        if self.session.call is None:
+        call = self.session.call
+        if call is None:
             return self.call_next(*args, **kwargs)
-        made: list[tuple[torch.Tensor, ...]] = []
 
-        def outputs() -> tuple[torch.Tensor, ...]:
-            if not made:
-                given = [keep(value) for value in args]
-                made.append(self.call_next(*given, **{name: keep(value) for name, value in kwargs.items()}))
-            return made[0]
+        def compute() -> Any:
+            given = {name: _kept(value) for name, value in kwargs.items()}
+            return self.call_next(*map(_kept, args), **given)
 
-        return tuple(Promise(outputs, index, self._is_skipping) for index in range(self.num_outputs))
-
-    def _is_skipping(self) -> bool:
-        return self.session.call is not None and self.session.call.is_skipping
+        outputs, is_skipping = Outputs(compute, self.num_outputs), partial(getattr, call, "is_skipping")
+        promises = tuple(
+            Promise(partial(outputs.take, index), is_skipping) for index in range(self.num_outputs)
+        )
+        return promises if self.num_outputs > 1 else promises[0]
 
 
-def keep(value: Any) -> Any:
+def _kept(value: Any) -> Any:
     """A promise kept; anything else as it is."""
     return value.keep() if isinstance(value, Promise) else value

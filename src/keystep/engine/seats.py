@@ -271,6 +271,8 @@ class BlockSeat:
 
     def _measure(self, call: Call, before: torch.Tensor, after_attention: torch.Tensor, output: Any) -> None:
         last = output[0] if isinstance(output, tuple) else output
+        num_seen = after_attention.shape[1]  # Helios splits tokens of earlier frames, in front, off before it
+        before, last = before[:, -num_seen:], last[:, -num_seen:]
         for probe in self.probes:
             if isinstance(probe, AttentionResidual):
                 call.measure_block(probe, after_attention, before)

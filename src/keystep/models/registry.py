@@ -22,7 +22,7 @@ from keystep.models.opensora_plan.spec import OPENSORA_PLAN
 from keystep.models.sana_video import SANA_VIDEO
 from keystep.models.spec import ModelSpec
 from keystep.models.vchitect.spec import VCHITECT
-from keystep.models.wan import CHRONOEDIT, SKYREELS, VACE, WAN
+from keystep.models.wan import ANIMATE, ANYFLOW, CHRONOEDIT, HELIOS, SKYREELS, VACE, WAN
 
 SPECS: dict[str, ModelSpec] = {
     spec.name: spec
@@ -33,6 +33,9 @@ SPECS: dict[str, ModelSpec] = {
         VACE,
         CHRONOEDIT,
         SKYREELS,
+        ANIMATE,
+        HELIOS,
+        ANYFLOW,
         HUNYUAN,
         HUNYUAN15,
         FRAMEPACK,

@@ -49,8 +49,8 @@ class ModelSpec:
         further_calls: how many calls an evaluation may have beyond those of guidance (with perturbed blocks,
             without another modality), each a branch of its own.
         time: the module that embeds the timestep; empty = it cannot be measured.
-        hints: a block list that runs before the others and makes what is added to the hidden state behind
-            some of them; inside a skipped span it is not computed.
+        hints: block lists besides the stack whose outputs are added to the hidden state behind some of its
+            blocks -> how many tensors a block of theirs returns; inside a skipped span they do not run.
         pipeline: class name of the only pipeline this spec is for; empty = any.
     """
 
@@ -71,7 +71,7 @@ class ModelSpec:
     outputs: tuple[str, ...] = ()
     further_calls: int = 0
     time: str = ""
-    hints: str = ""
+    hints: dict[str, int] = field(default_factory=dict)
     mlp: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
