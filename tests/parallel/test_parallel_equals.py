@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.parallel.launch import launch
-from tests.parallel.work import Made, generate, generate_together, zoo_named
+from tests.parallel.work import Made, generate, generate_families, generate_together, zoo_named
 
 TOLERANCE = 1e-5  # of the largest latent; sums come in another order
 MODELS = ("opensora", "latte", "cogvideox", "wan")
@@ -70,3 +70,12 @@ def test_bytes_are_those_of_the_tensors() -> None:
         )  # what the step returns, what the model takes
         assert traffic.num_bytes == steps * (blocks * (there + back) + gathered + from_first)
         assert traffic.collectives["all_to_all"] == steps * blocks * 2
+
+
+def test_other_families() -> None:
+    """Masks over text and video, timesteps for every token, a first frame that is given; on 3 ranks."""
+    names = ("wan-i2v", "wan-tokens", "chronoedit", "hunyuan", "hunyuan-i2v-replace", "ltx-i2v")
+    for every in launch(generate_families, 3, names):
+        assert set(every) == set(names)
+        for alone, together in every.values():
+            assert (together - alone).abs().max() < TOLERANCE * alone.abs().max()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from time import perf_counter
@@ -15,9 +16,12 @@ from diffusers import CogVideoXDPMScheduler
 import keystep
 from keystep.models.toy.pipeline import ToyPipeline
 from keystep.ranks.group import Traffic
+from tests.families import batched, hunyuan_like, wan_like
 from tests.laws.instruments import differences, may_warn, snapshot
 from tests.matrix import METHODS, decisions
 from tests.zoo import COGVIDEOX, STEPS, ZOO, Zoo
+
+FAMILIES = (*wan_like.FAMILIES, *hunyuan_like.FAMILIES, *batched.FAMILIES)
 
 
 @dataclass
@@ -198,3 +202,17 @@ def break_on_rank_1(rank: int) -> None:
         return predict(self, *args)
 
     ToyPipeline._predict = break_down
+
+
+def generate_families(rank: int, names: tuple[str, ...]) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
+    """A generation of each, alone and shared."""
+    warnings.simplefilter("ignore")
+    made = {}
+    for family in FAMILIES:
+        if family.name in names:
+            pipe = family.build()
+            with may_warn(), keystep.accelerate(pipe, METHODS["adacache"]):
+                alone = family.sample(pipe, batch=1, steps=4)
+                with keystep.parallel(pipe):
+                    made[family.name] = (alone, family.sample(pipe, batch=1, steps=4))
+    return made

@@ -19,6 +19,7 @@ from torch.overrides import TorchFunctionMode
 from keystep.ranks.exchange import to_tokens, to_units
 from keystep.ranks.layout import Layout
 from keystep.ranks.plans import Exchange
+from keystep.ranks.shares import shares
 
 Attend = Callable[..., torch.Tensor]
 SDPA: Attend = F.scaled_dot_product_attention
@@ -62,15 +63,26 @@ class Exchanged:
         self, q_RHnD: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *args: Any, **kwargs: Any
     ) -> Any:
         """`scaled_dot_product_attention` of all heads and this rank's tokens."""
-        self._check(args, kwargs, q_RHnD.shape == k.shape == v.shape)
+        mask = kwargs.pop("attn_mask", None)
+        is_for_keys = mask is None or mask.shape[1:] == (1, 1, k.shape[2])
+        self._check(args, kwargs, is_for_keys and q_RHnD.shape == k.shape == v.shape)
         layout = self._layout()
         num_tokens = layout.tokens(self.site, q_RHnD.shape[2])
+        if mask is not None:
+            mask = self._units(layout, layout.whole_mask(mask, num_tokens), q_RHnD.shape[:2])
         joint_UnF = torch.cat([q_RHnD, k, v], dim=-1).flatten(0, 1)
         joint_uNF = to_units(layout.group, joint_UnF, num_tokens)
         q, k, v = joint_uNF.chunk(3, dim=-1)
-        x_uND = SDPA(q[None], k[None], v[None], **kwargs)[0] if len(q) else q
+        x_uND = SDPA(q[None], k[None], v[None], attn_mask=mask, **kwargs)[0] if len(q) else q
         x_UnD = to_tokens(layout.group, x_uND, len(joint_UnF), num_tokens)
         return x_UnD.unflatten(0, q_RHnD.shape[:2])
+
+    @staticmethod
+    def _units(layout: Layout, mask: torch.Tensor, rows_and_heads: torch.Size) -> torch.Tensor:
+        """The mask of this rank's heads, (1, u, 1, N), of one for all heads of a row, (R, 1, 1, N)."""
+        units = shares(rows_and_heads.numel(), layout.group.size)
+        every = mask.expand(*rows_and_heads, 1, -1).flatten(0, 1)
+        return every.split(units)[layout.group.rank][None]
 
     def _keys(
         self, q: torch.Tensor, k_RHnD: torch.Tensor, v: torch.Tensor, *args: Any, **kwargs: Any
@@ -86,8 +98,8 @@ class Exchanged:
         is_plain = is_plain and not args and kwargs.get("attn_mask") is None and not kwargs.get("is_causal")
         if not is_plain:
             raise ValueError(
-                f"{self.site}: its attention is masked or has fewer heads for its keys, and such attention "
-                "cannot be exchanged between ranks; use ulysses=1"
+                f"{self.site}: its attention is causal, has a mask for each query, or fewer heads for its "
+                "keys; such attention cannot be exchanged between ranks, use ulysses=1"
             )
 
 

@@ -36,19 +36,30 @@ class Layout:
         self.places = shares(num_places, group.size)
         self.words = None if num_words is None else shares(num_words, group.size)
         self._tokens: dict[str, list[int]] = {}
+        self._masks: tuple[Any, Any] = (None, None)
 
     def cut(self, value: Any, how: Cut) -> Any:
-        """This rank's part of a tensor, or of each tensor in a tuple; None stays None."""
+        """This rank's part of a tensor, of each tensor in a tuple, or of a number of tokens."""
         if isinstance(value, (tuple, list)):
             return type(value)(self.cut(each, how) for each in value)
-        if value is None:
-            return None
+        if isinstance(value, int):
+            return value // sum(self.places) * self.places[self.group.rank]
+        if value is None or value.ndim <= how.dim:
+            return value
         if how.is_grid:
-            places = value.flatten(how.dim, how.dim + 1)
-            return cut(places, how.dim, self.places, self.group.rank).unsqueeze(how.dim + 1)
-        sizes = self.places if how.of == "video" else self.words
-        assert sizes is not None, "a plan that cuts the text says so of the argument"
-        return cut(value, how.dim, sizes, self.group.rank)
+            return self._cut(value.flatten(how.dim, how.dim + 1), how.dim, self.places).unsqueeze(how.dim + 1)
+        if how.of == "video":
+            return self._cut(value, how.dim, self.places)
+        assert self.words is not None, "known wherever a plan cuts the text"
+        if how.of == "text":
+            return self._cut(value, how.dim, self.words)
+        num_words = sum(self.words)
+        text, video = value.split([num_words, value.shape[how.dim] - num_words], dim=how.dim)
+        parts = [self._cut(text, how.dim, self.words), self._cut(video, how.dim, self.places)]
+        return torch.cat(parts, dim=how.dim)
+
+    def _cut(self, value: torch.Tensor, dim: int, sizes: list[int]) -> torch.Tensor:
+        return cut(value, dim, sizes, self.group.rank)
 
     def gather(self, value: torch.Tensor) -> torch.Tensor:
         """The tokens of all ranks, (rows, runs of places, F); the way back from cutting along axis 1."""
@@ -60,6 +71,19 @@ class Layout:
         if site not in self._tokens:
             self._tokens[site] = self.group.gather_objects(own)
         return self._tokens[site]
+
+    def whole_mask(self, mask: torch.Tensor, num_tokens: list[int]) -> torch.Tensor:
+        """The mask of all ranks' keys, in the order in which their tokens meet.
+
+        Blocks are given one and the same mask, which is gathered for the first of them.
+        """
+        if self._masks[0] is not mask:
+            self._masks = (mask, self.group.all_gather(mask, mask.ndim - 1, num_tokens))
+        return self._masks[1]
+
+    def close_call(self) -> None:
+        """A call of the transformer is over: drop what was kept for it."""
+        self._masks = (None, None)
 
 
 def count_places(spec: ModelSpec, module: nn.Module, arguments: Mapping[str, Any]) -> int:

@@ -20,13 +20,14 @@ class Cut:
     """How a tensor is cut.
 
     Attributes:
-        dim: the axis with the tokens, counted from the front.
-        of: `"video"`: a multiple of the tokens of a frame lies along it; `"text"`: a multiple of the text's.
+        dim: the axis with the tokens, counted from the front; what has no such axis stays as it is.
+        of: `"video"`: a multiple of the tokens of a frame lies along it; `"text"`: a multiple of the text's;
+            `"joint"`: the text's tokens, then the video's.
         is_grid: `dim` and the next axis are rows and columns of tokens.
     """
 
     dim: int
-    of: Literal["video", "text"] = "video"
+    of: Literal["video", "text", "joint"] = "video"
     is_grid: bool = False
 
 
@@ -41,17 +42,17 @@ class ShardPlan:
             `"rows"`, each a sequence of its own, before the projections; `"heads"` of query, key and value;
             `"keys"`, all keys and values to all ranks, where they are few.
         inputs: argument of the transformer -> how it is cut.
-        arguments: pattern of blocks -> arguments of theirs that are cut, and how.
-        joint: the module that turns text (its first argument, cut by `inputs`) and video into one sequence;
-            it is given the whole text.
+        whole: module -> place of a positional argument -> argument of the transformer, cut by `inputs`, that
+            this module is given whole.
+        arguments: pattern of blocks -> arguments of theirs that are cut, and how. A number counts tokens.
     """
 
     outputs: Mapping[str, Cut]
     gather: str
     attention: Mapping[str, Exchange]
     inputs: Mapping[str, Cut] = field(default_factory=dict)
+    whole: Mapping[str, Mapping[int, str]] = field(default_factory=dict)
     arguments: Mapping[str, Mapping[str, Cut]] = field(default_factory=dict)
-    joint: str = ""
 
 
 _LATTE = ShardPlan(
@@ -61,6 +62,7 @@ _LATTE = ShardPlan(
     arguments={"temporal_transformer_blocks.{}": {"timestep": Cut(0)}},
 )
 _WAN = ShardPlan(
+    inputs={"timestep": Cut(1)},  # in Wan 2.2's 5B one for every token
     outputs={"patch_embedding": Cut(3, is_grid=True), "rope": Cut(1)},
     gather="proj_out",
     attention={"blocks.{}.attn1": "heads"},
@@ -74,8 +76,8 @@ PLANS: dict[str, ShardPlan] = {
     ),
     "cogvideox": ShardPlan(
         inputs={"encoder_hidden_states": Cut(1, "text"), "image_rotary_emb": Cut(0)},
-        joint="patch_embed",
-        outputs={},
+        whole={"patch_embed": {0: "encoder_hidden_states"}},
+        outputs={"patch_embed": Cut(1, "joint")},
         gather="proj_out",
         attention={"transformer_blocks.{}.attn1": "heads"},
     ),
@@ -89,7 +91,20 @@ PLANS: dict[str, ShardPlan] = {
     ),
     "wan": _WAN,
     "toy-flow": _WAN,
+    "chronoedit": _WAN,
+    "hunyuanvideo": ShardPlan(
+        inputs={"encoder_attention_mask": Cut(1, "text")},
+        whole={"context_embedder": {2: "encoder_attention_mask"}},
+        outputs={"x_embedder": Cut(1), "context_embedder": Cut(1, "text"), "rope": Cut(0)},
+        gather="proj_out",
+        attention={"transformer_blocks.{}.attn": "heads", "single_transformer_blocks.{}.attn": "heads"},
+        arguments={  # tokens of a first frame that is given
+            "transformer_blocks.{}": {"num_tokens": Cut(0)},
+            "single_transformer_blocks.{}": {"num_tokens": Cut(0)},
+        },
+    ),
     "ltx": ShardPlan(
+        inputs={"timestep": Cut(1)},  # one for every token where a frame is given
         outputs={"proj_in": Cut(1), "rope": Cut(1)},
         gather="proj_out",
         attention={"transformer_blocks.{}.attn1": "heads"},

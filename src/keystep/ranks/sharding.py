@@ -12,7 +12,6 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from typing import Any
 
-import torch
 from torch import nn
 
 from keystep.engine.restore import replace_attribute
@@ -37,7 +36,7 @@ class Sharding:
         self.group, self.spec, self.plan, self.module = group, spec, plan, module
         self._layouts: dict[tuple[int, int | None], Layout] = {}
         self._layout: Layout | None = None  # of the call under way
-        self._text: torch.Tensor | None = None  # uncut, until it is embedded
+        self._whole: dict[str, Any] = {}  # arguments of the call under way, before they were cut
         self._signature = inspect.signature(module.forward)
 
     @property
@@ -51,9 +50,8 @@ class Sharding:
         part = self.module.get_submodule
         self._before(stack, self.module, self._open)
         self._after(stack, self.module, self._close, always_call=True)
-        if self.plan.joint:
-            self._before(stack, part(self.plan.joint), self._give_text)
-            self._after(stack, part(self.plan.joint), self._cut_joint)
+        for name, places in self.plan.whole.items():
+            self._before(stack, part(name), functools.partial(self._give_whole, places))
         for name, how in self.plan.outputs.items():
             self._after(stack, part(name), functools.partial(self._cut_output, how))
         for pattern, arguments in self.plan.arguments.items():
@@ -95,18 +93,16 @@ class Sharding:
         bound = self._signature.bind(*args, **kwargs)
         arguments, latent = bound.arguments, self.spec.rows[0]
         arguments[latent] = self.group.broadcast(arguments[latent])
-        self._text = arguments[self.spec.condition]
         self._layout = self._find_layout(module, arguments)
+        self._whole = dict(arguments)
         for name, how in self.plan.inputs.items():
-            if arguments.get(name) is not None:
-                arguments[name] = self._layout.cut(arguments[name], how)
+            arguments[name] = self._layout.cut(arguments.get(name), how)
         return bound.args, bound.kwargs
 
     def _find_layout(self, module: nn.Module, arguments: dict[str, Any]) -> Layout:
-        cuts = [*self.plan.inputs.values(), *self.plan.outputs.values()]
-        num_words = (
-            self._text.shape[1] if self._text is not None and any(c.of == "text" for c in cuts) else None
-        )
+        cuts = (*self.plan.inputs.values(), *self.plan.outputs.values())
+        is_text_cut = any(how.of == "text" for how in cuts)
+        num_words = arguments[self.spec.condition].shape[1] if is_text_cut else None
         key = (count_places(self.spec, module, arguments), num_words)
         if key not in self._layouts:
             self._layouts[key] = Layout(self.group, *key)
@@ -114,16 +110,17 @@ class Sharding:
 
     def _close(self, module: nn.Module, args: Any, output: Any) -> None:
         """A call ends, or breaks off."""
-        self._layout, self._text = None, None
+        if self._layout is not None:
+            self._layout.close_call()
+        self._layout, self._whole = None, {}
 
-    def _give_text(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        return (self._text, *args[1:]), kwargs
-
-    def _cut_joint(self, module: nn.Module, args: Any, output: torch.Tensor) -> torch.Tensor:
-        assert self._text is not None, "kept since the call began"
-        num_words = self._text.shape[1]
-        words = self.layout.cut(output[:, :num_words], Cut(1, "text"))
-        return torch.cat([words, self.layout.cut(output[:, num_words:], Cut(1))], dim=1)
+    def _give_whole(
+        self, places: Mapping[int, str], module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        given = list(args)
+        for place, name in places.items():
+            given[place] = self._whole[name]
+        return tuple(given), kwargs
 
     def _cut_output(self, how: Cut, module: nn.Module, args: Any, output: Any) -> Any:
         return self.layout.cut(output, how)
@@ -137,12 +134,10 @@ class Sharding:
         kwargs: dict[str, Any],
     ) -> Any:
         """Cut arguments of a block, however they are passed."""
-        positional = [
-            self.layout.cut(value, arguments[name]) if name in arguments else value
-            for name, value in zip(names, args, strict=False)
-        ]
-        named = {
-            name: self.layout.cut(value, arguments[name]) if name in arguments else value
-            for name, value in kwargs.items()
-        }
-        return tuple(positional), named
+        given = list(args)
+        for place, name in enumerate(names[: len(args)]):
+            if name in arguments:
+                given[place] = self.layout.cut(args[place], arguments[name])
+        for name in arguments.keys() & kwargs.keys():
+            kwargs[name] = self.layout.cut(kwargs[name], arguments[name])
+        return tuple(given), kwargs
