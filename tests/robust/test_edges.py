@@ -20,6 +20,7 @@ from keystep.how import Constant, Hold, Linear
 from keystep.methods.fastercache import PRESETS, scale
 from keystep.what import Attention, Output
 from keystep.when import Every
+from tests.families.parts import picture, to_pil
 from tests.families.wan_like import FAMILIES
 from tests.zoo import LATTE, WAN
 
@@ -172,3 +173,15 @@ def test_frames_at_noise_levels_of_their_own_are_refused() -> None:
         family.sample(pipe, ar_step=0, num_frames=17)
         assert session.trace is not None and session.trace.is_complete
     assert torch.equal(family.sample(pipe, **forcing), plain)
+
+
+def test_segments_behind_the_first_are_computed_in_full_and_said_so() -> None:
+    """Wan-Animate sets its timesteps once and goes through them for each segment."""
+    family = next(family for family in FAMILIES if family.name == "wan-animate")
+    pipe = family.build()
+    frame, face = to_pil(picture()[0]), to_pil(picture()[0, :, :16, :16])
+    two = {"pose_video": [frame] * 16, "face_video": [face] * 16}
+    with keystep.accelerate(pipe, Policy((Rule(Output(), Every(2), Hold()),))) as session:
+        with pytest.warns(keystep.KeystepWarning, match="called again after the last evaluation"):
+            family.sample(pipe, **two)
+        assert len(session.traces) == 1 and session.traces[0].is_complete
