@@ -4,8 +4,8 @@
     python -m bench.batch kills
 
 `overhead` runs a job that makes nothing but bytes, on two workers: what is left is the queue, the way to the
-worker and back, the file with its hash, and the manifest's line, both synced to the disk. `kills` runs the
-command on 200 prompts, kills a worker three times and the whole batch once, goes on, and counts.
+worker and back, the file with its hash, and the manifest's line, both synced. `kills` runs the command on 200
+prompts, kills a worker three times and the whole batch once, goes on, and counts.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ NUM_NOTHINGS = {20_000: 1000, 10_000_000: 50}
 NUM_ITEMS, NUM_STEPS = 200, 6
 REUSE = {"codebook": {"100": 3}, "native": NUM_STEPS}  # two of three evaluations are skipped
 KILL_WORKER_AT, KILL_BATCH_AT = (25, 60, 90), 120
+FOLDERS = {"in memory": "/dev/shm", "on disk": None}
 PROMPTS = Path(__file__).parent / "prompts" / "development.txt"
 
 
@@ -45,6 +46,12 @@ class Nothing:
     def load(self) -> Callable[[Item], Product]:
         product = Product(os.urandom(self.num_bytes), Figures(loop_s=0.0, total_s=0.0))
         return lambda _: product
+
+
+HIRE: dict[str, Callable[[Nothing], Workers]] = {
+    f"{NUM_WORKERS} processes": lambda job: LocalWorkers(job, [{}] * NUM_WORKERS),
+    f"{NUM_WORKERS} Ray actors": lambda job: RayWorkers(job, NUM_WORKERS, "local"),
+}
 
 
 class Silent:
@@ -64,24 +71,20 @@ class Silent:
 
 
 def measure_overhead() -> None:
-    print("| workers | an item's file | items | ms an item, wall | ms an item, processor of the batch |")
-    print("|---|---|---|---|---|")
-    for kind in ("processes", "Ray actors"):
-        for name, num_bytes in SIZES.items():
-            job, num = Nothing(num_bytes), NUM_NOTHINGS[num_bytes]
-            workers: Workers = (
-                LocalWorkers(job, [{}] * NUM_WORKERS)
-                if kind == "processes"
-                else RayWorkers(job, NUM_WORKERS, "local")
-            )
-            wall_s, cpu_s = time_items(workers, num)
-            print(f"| {NUM_WORKERS} {kind} | {name} | {num} | {1000 * wall_s:.2f} | {1000 * cpu_s:.2f} |")
+    print("| workers | an item's file | items | folder | ms an item | of that, processor of the command |")
+    print("|---|---|---|---|---|---|")
+    for kind, hire in HIRE.items():
+        for size, num_bytes in SIZES.items():
+            for place, folder in FOLDERS.items():
+                num = NUM_NOTHINGS[num_bytes]
+                wall_s, cpu_s = time_items(hire(Nothing(num_bytes)), num, folder)
+                print(f"| {kind} | {size} | {num} | {place} | {1000 * wall_s:.2f} | {1000 * cpu_s:.2f} |")
 
 
-def time_items(workers: Workers, num: int) -> tuple[float, float]:
+def time_items(workers: Workers, num: int, place: str | None) -> tuple[float, float]:
     """Seconds an item between the first and the last that is finished, and processor seconds an item."""
     items = [Item(id=str(index), prompt="nothing", method="none") for index in range(num)]
-    with tempfile.TemporaryDirectory() as folder, Manifest(Path(folder), {}) as manifest:
+    with tempfile.TemporaryDirectory(dir=place) as folder, Manifest(Path(folder), {}) as manifest:
         begin = time.process_time()
         run_batch(items, workers, manifest, Silent())
         cpu_s = time.process_time() - begin

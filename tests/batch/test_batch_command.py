@@ -53,7 +53,7 @@ def finished(tmp_path_factory):
         '{"prompt": ',
         {"id": "strange", "prompt": "a purple dragon", "method": "none"},
     )
-    status = batch(folder, "--workers", 2)
+    status = batch(folder)
     return folder, status
 
 
@@ -95,7 +95,7 @@ def test_a_video_is_the_one_that_generate_makes(finished, tmp_path):
 
 def test_the_same_command_makes_nothing_again(finished, no_workers, capsys):
     folder, _ = finished
-    assert batch(folder, "--workers", 2) == command.SOME_MISSING
+    assert batch(folder) == command.SOME_MISSING
     out = capsys.readouterr().out
     assert "3 finished: 0 now" in out
     assert "3 before" in out

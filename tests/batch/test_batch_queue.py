@@ -19,6 +19,15 @@ def test_a_worker_stays_with_its_shape_and_workers_share_the_shapes_out():
     assert queue.take(0, 0.0) is None
 
 
+def test_a_worker_finishes_a_shape_before_it_begins_another():
+    queue = Queue([item(name, height) for name, height in [("a", 1), ("b", 2), ("c", 1), ("d", 2), ("e", 1)]])
+    heights = []
+    while (taken := queue.take(0, 0.0)) is not None:
+        heights.append(taken.height)
+        queue.finish(taken)
+    assert heights == [1, 1, 1, 2, 2]
+
+
 def test_a_group_that_is_much_larger_gets_the_second_worker_too():
     queue = Queue([item("small", 2), *[item(name, 1) for name in "abcde"]])
     assert [queue.take(worker, 0.0).id for worker in (0, 1)] == ["a", "b"]
