@@ -57,16 +57,16 @@ HIRE: dict[str, Callable[[Nothing], Workers]] = {
 class Silent:
     """A watcher that does nothing."""
 
-    def is_finished(self, record: Record) -> None:
+    def on_finished(self, record: Record) -> None:
         pass
 
-    def is_retried(self, item: Item, reason: str) -> None:
+    def on_retry(self, item: Item, reason: str) -> None:
         pass
 
-    def is_set_aside(self, item: Item, error: str) -> None:
+    def on_set_aside(self, item: Item, error: str) -> None:
         pass
 
-    def is_down(self, worker: int, reason: str) -> None:
+    def on_loss(self, worker: int, reason: str) -> None:
         pass
 
 

@@ -122,17 +122,17 @@ class Diary:
         self.down: list[str] = []
         self._acts = acts or {}
 
-    def is_finished(self, record):
+    def on_finished(self, record):
         self.finished.append(record)
         self._acts.get(len(self.finished), lambda: None)()
 
-    def is_retried(self, item, reason):
+    def on_retry(self, item, reason):
         self.retried.append((item.id, reason))
 
-    def is_set_aside(self, item, error):
+    def on_set_aside(self, item, error):
         self.set_aside[item.id] = error
 
-    def is_down(self, worker, reason):
+    def on_loss(self, worker, reason):
         self.down.append(reason)
 
 

@@ -16,16 +16,16 @@ from keystep.batch.workers import DISK_FULL, Event, Failed, Lost, Made, Ready, W
 class Watcher(Protocol):
     """Who wants to know how far a batch is."""
 
-    def is_finished(self, record: Record) -> None:
+    def on_finished(self, record: Record) -> None:
         """An item is in the manifest."""
 
-    def is_retried(self, item: Item, reason: str) -> None:
+    def on_retry(self, item: Item, reason: str) -> None:
         """An item failed and is tried again later."""
 
-    def is_set_aside(self, item: Item, error: str) -> None:
+    def on_set_aside(self, item: Item, error: str) -> None:
         """An item is given up."""
 
-    def is_down(self, worker: int, reason: str) -> None:
+    def on_loss(self, worker: int, reason: str) -> None:
         """A worker died before it was given anything, or could not load."""
 
 
@@ -154,7 +154,7 @@ class _Batch:
                 record = self._manifest.add(item, product, seat.name, self._queue.count_tries(item))
                 self._queue.finish(item)
                 seat.num_losses = 0
-                self._watcher.is_finished(record)
+                self._watcher.on_finished(record)
             case Failed(error, "disk full"):
                 raise _disk_full(self._manifest, self.num_left, f"worker {seat.name}: {error}")
             case Failed(error, "input") if seat.item is not None:
@@ -191,14 +191,14 @@ class _Batch:
         if item is None:
             self._count_false_start(worker, reason)
         elif self._queue.retry(item, now):
-            self._watcher.is_retried(item, reason)
+            self._watcher.on_retry(item, reason)
         else:
             self._set_aside(item, reason)
 
     def _count_false_start(self, worker: int, reason: str) -> None:
         seat = self._seats[worker]
         seat.num_false_starts += 1
-        self._watcher.is_down(worker, reason)
+        self._watcher.on_loss(worker, reason)
         if seat.num_false_starts >= self._max_tries:
             seat.state = "closed"
         if all(seat.state == "closed" for seat in self._seats):
@@ -209,7 +209,7 @@ class _Batch:
 
     def _set_aside(self, item: Item, error: str) -> None:
         self._manifest.set_aside({**asdict(item), "tries": self._queue.count_tries(item)}, error)
-        self._watcher.is_set_aside(item, error)
+        self._watcher.on_set_aside(item, error)
 
 
 def _disk_full(manifest: Manifest, num_left: int, reason: str) -> OSError:

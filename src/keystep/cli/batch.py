@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -130,8 +131,6 @@ class _Crew:
 
     def _share_out(self) -> list[dict[str, str]]:
         """The environment of each worker: a GPU of its own, or its share of the cores."""
-        import os
-
         if self._gpus:
             return [{"CUDA_VISIBLE_DEVICES": gpu} for gpu in self._gpus[: self.num]]
         num = self.num or 1
@@ -140,8 +139,6 @@ class _Crew:
 
     @property
     def _gpus(self) -> list[str]:
-        import os
-
         if self.device != "cuda":
             return []
         import torch

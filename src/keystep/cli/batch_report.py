@@ -57,24 +57,24 @@ class BatchProgress:
         self._tally = tally
         self._task = self._bar.add_task("items", total=num_items, completed=tally.num_before)
 
-    def is_finished(self, record: Record) -> None:
-        """As `Watcher.is_finished`."""
+    def on_finished(self, record: Record) -> None:
+        """As `Watcher.on_finished`."""
         del record
         self._tally.num_made += 1
         self._bar.advance(self._task)
 
-    def is_retried(self, item: Item, reason: str) -> None:
-        """As `Watcher.is_retried`."""
+    def on_retry(self, item: Item, reason: str) -> None:
+        """As `Watcher.on_retry`."""
         self._tally.num_retries += 1
         self._say(f"{item.id}: {reason}; it is tried again")
 
-    def is_set_aside(self, item: Item, error: str) -> None:
-        """As `Watcher.is_set_aside`."""
+    def on_set_aside(self, item: Item, error: str) -> None:
+        """As `Watcher.on_set_aside`."""
         self._bar.advance(self._task)
         self._say(f"{item.id}: {error}; it is set aside")
 
-    def is_down(self, worker: int, reason: str) -> None:
-        """As `Watcher.is_down`."""
+    def on_loss(self, worker: int, reason: str) -> None:
+        """As `Watcher.on_loss`."""
         self._say(f"worker {worker}: {reason}; another is started")
 
     def _say(self, text: str) -> None:
