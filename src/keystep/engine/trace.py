@@ -103,6 +103,16 @@ class Trace:
         """Write the trace as JSON."""
         Path(path).write_text(json.dumps(self.to_dict(), indent=1))
 
+    def to_html(self, path: str | Path) -> None:
+        """Write a page of its own: a strip of evaluations for each rule, signals and bytes held as plots.
+
+        Raises:
+            OSError: the place cannot be written.
+        """
+        from keystep.report.trace import write_trace  # pages are built upon traces, so not at the top
+
+        write_trace(path, self)
+
 
 def _without_nan(value: Any) -> Any:
     """The same data with None for numbers that JSON cannot hold."""

@@ -106,15 +106,25 @@ class Report:
 
 def render_report(report: Report) -> str:
     """The page as text."""
-    environment = Environment(loader=FunctionLoader(_read_asset), autoescape=True, undefined=StrictUndefined)
-    return environment.get_template(TEMPLATE).render(
+    return render(
+        TEMPLATE,
         report=report,
         headings=HEADINGS,
         rows=[format_row(summary) for summary in report.summaries],
-        style=Markup(_read_asset("style.css")),
-        script=Markup("\n".join(map(_read_asset, SCRIPTS))),
-        data=_embed_json({"fps": report.fps, "groups": [_describe_group(group) for group in report.groups]}),
+        script=read_scripts(*SCRIPTS),
+        data=embed_json({"fps": report.fps, "groups": [_describe_group(group) for group in report.groups]}),
     )
+
+
+def render(template: str, **values: Any) -> str:
+    """A page from one of the templates, with the style that all share."""
+    environment = Environment(loader=FunctionLoader(_read_asset), autoescape=True, undefined=StrictUndefined)
+    return environment.get_template(template).render(style=Markup(_read_asset("style.css")), **values)
+
+
+def read_scripts(*names: str) -> Markup:
+    """Scripts one after the other, for the inside of a script element."""
+    return Markup("\n".join(map(_read_asset, names)))
 
 
 def write_report(path: str | Path, report: Report) -> None:
@@ -145,7 +155,8 @@ def _describe_clip(clip: Clip) -> dict[str, Any]:
     }
 
 
-def _embed_json(data: Any) -> Markup:
+def embed_json(data: Any) -> Markup:
+    """Data for the inside of a script element."""
     # A script element ends at the first "</script", wherever it stands.
     return Markup(json.dumps(data, allow_nan=False).replace("<", "\\u003c"))
 
