@@ -11,7 +11,6 @@ from keystep.engine.measure import Measurement
 from keystep.ranks.attention import Exchanged
 from keystep.ranks.group import Group
 from keystep.ranks.layout import Layout
-from keystep.ranks.parallel import check_not_parallel
 from keystep.ranks.plans import find_plan
 from keystep.ranks.shares import cut, shares
 from keystep.what import AttentionResidual, Latent
@@ -90,15 +89,17 @@ def test_more_ranks_than_tokens() -> None:
 
 
 def test_model_without_plan() -> None:
-    with pytest.raises(ValueError, match=r"'mochi' .*known: cogvideox, latte"):
+    with pytest.raises(ValueError, match=r"'mochi' .*known: .*cogvideox, hunyuanvideo, latte"):
         find_plan("mochi")
 
 
 def test_diffusers_own_parallelism() -> None:
-    transformer = LATTE.build().transformer
-    transformer._parallel_config = object()
+    pipe = LATTE.build()
+    pipe.transformer._parallel_config = object()
     with pytest.raises(ValueError, match=r"transformer: diffusers' enable_parallelism\(\)"):
-        check_not_parallel("transformer", transformer)
+        keystep.enable(pipe, "adacache")
+    (message,) = launch(work.share_shared, 1)
+    assert "enable_parallelism() is in force" in message
 
 
 def test_attention_that_cannot_be_exchanged() -> None:
@@ -110,7 +111,7 @@ def test_attention_that_cannot_be_exchanged() -> None:
     def masked(module: None, x: torch.Tensor) -> torch.Tensor:
         return torch.nn.functional.scaled_dot_product_attention(x, x, x, attn_mask=torch.ones(3, 3).bool())
 
-    with pytest.raises(ValueError, match="masked"):
+    with pytest.raises(ValueError, match="a mask for each query"):
         exchanged(masked, None, x)
 
 

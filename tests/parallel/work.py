@@ -161,6 +161,12 @@ def mix_versions(rank: int) -> str:
     return message_of(lambda: keystep.parallel(zoo_named("latte").build()))
 
 
+def share_shared(rank: int) -> str:
+    pipe = zoo_named("latte").build()
+    pipe.transformer._parallel_config = object()
+    return message_of(lambda: keystep.parallel(pipe))
+
+
 def ask_for(rank: int, ulysses: int) -> str:
     return message_of(lambda: keystep.parallel(zoo_named("latte").build(), ulysses=ulysses))
 

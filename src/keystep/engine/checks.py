@@ -26,6 +26,7 @@ def check_free(name: str, module: nn.Module, entry: object = None) -> None:
             f"{name}: already accelerated; leave the first `with keystep.accelerate(...)` or call "
             "keystep.disable(pipe)"
         )
+    check_not_parallel(name, module)
     check_no_other_cache(name, module, entry)
 
 
@@ -35,6 +36,15 @@ def check_not_compiled(name: str, module: nn.Module) -> None:
         raise ValueError(
             f"{name}: compiled as a whole, which hides everything inside; compile its blocks instead: "
             "`for block in pipe.transformer.transformer_blocks: block.compile()`"
+        )
+
+
+def check_not_parallel(name: str, module: nn.Module) -> None:
+    """Raise if diffusers' own context or tensor parallelism is at work in a transformer."""
+    if getattr(module, "_parallel_config", None) is not None:
+        raise ValueError(
+            f"{name}: diffusers' enable_parallelism() is in force, whose ranks would decide apart from each "
+            "other; load the model without it, keystep.parallel() shares it out instead"
         )
 
 

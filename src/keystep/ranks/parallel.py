@@ -9,6 +9,7 @@ from typing import Any
 from torch import nn
 
 from keystep.engine.agreement import RANKS, Agreement
+from keystep.engine.checks import check_not_parallel
 from keystep.engine.restore import replace_attribute
 from keystep.engine.session import find_transformers, session_of
 from keystep.models.registry import find_spec
@@ -143,15 +144,6 @@ def check_free(module: nn.Module) -> None:
     """Raise if a transformer is shared already."""
     if RANKS in vars(module):
         raise ValueError("parallel: the pipeline is shared already; leave the first keystep.parallel()")
-
-
-def check_not_parallel(name: str, module: nn.Module) -> None:
-    """Raise if diffusers' own context or tensor parallelism is at work."""
-    if getattr(module, "_parallel_config", None) is not None:
-        raise ValueError(
-            f"{name}: diffusers' enable_parallelism() is in force, whose ranks would decide apart from each "
-            "other; load the model without it, keystep.parallel() shares it out instead"
-        )
 
 
 def parallel(
