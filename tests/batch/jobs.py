@@ -9,6 +9,7 @@ import signal
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -40,7 +41,7 @@ class Quick:
 
 def make(folder: Path, pause_s: float, item: Item) -> Product:
     with open(folder / "made", "a") as file:
-        file.write(f"{item.id}\n")
+        file.write(f"{os.getpid()} {item.id}\n")
     time.sleep(LONG_S if is_first_sleep(folder, item) else pause_s)
     if item.prompt == "die":
         os.kill(os.getpid(), signal.SIGKILL)
@@ -105,26 +106,45 @@ def is_alive(pid: int) -> bool:
         return False
 
 
-def kill_one(folder: Path) -> int:
-    """Kill -9 the youngest living worker; returns its number."""
-    pid = next(pid for pid in reversed(read_pids(folder)) if is_alive(pid))
-    os.kill(pid, signal.SIGKILL)
-    return pid
+def read_made(folder: Path) -> list[tuple[int, str]]:
+    """(worker's process, item) in the order in which items were begun."""
+    lines = (folder / "made").read_text().splitlines()
+    return [(int(pid), name) for pid, name in map(str.split, lines)]
+
+
+class Killer:
+    """Kills -9 a worker that is in the middle of something, each time so many items are finished."""
+
+    def __init__(self, folder: Path, thresholds: Sequence[int]) -> None:
+        self.killed: list[int] = []
+        self._folder = folder
+        self._thresholds = list(thresholds)
+
+    def __call__(self, finished: Sequence[Record]) -> None:
+        if not self._thresholds or len(finished) < self._thresholds[0]:
+            return
+        names = {record.id for record in finished}
+        busy = [pid for pid, name in read_made(self._folder) if name not in names and is_alive(pid)]
+        if busy:  # else the other one is still loading
+            os.kill(busy[-1], signal.SIGKILL)
+            self.killed.append(busy[-1])
+            self._thresholds.pop(0)
 
 
 class Diary:
-    """A watcher that keeps what it hears, and may act after a number of finished items."""
+    """A watcher that keeps what it hears, and may act on what is finished."""
 
-    def __init__(self, acts=None):
+    def __init__(self, *acts: Callable[[Sequence[Record]], None]) -> None:
         self.finished: list[Record] = []
         self.retried: list[tuple[str, str]] = []
         self.set_aside: dict[str, str] = {}
         self.down: list[str] = []
-        self._acts = acts or {}
+        self._acts = acts
 
     def on_finished(self, record):
         self.finished.append(record)
-        self._acts.get(len(self.finished), lambda: None)()
+        for act in self._acts:
+            act(self.finished)
 
     def on_retry(self, item, reason):
         self.retried.append((item.id, reason))

@@ -102,7 +102,7 @@ def test_an_unavailable_actor_is_asked_again_and_makes_nothing_twice(hire, tmp_p
     [(_, event)] = wait(workers)
     assert isinstance(event, Made)
     assert ray.num_asked == 6
-    assert (tmp_path / "made").read_text().split() == [item.id]
+    assert [name for _, name in jobs.read_made(tmp_path)] == [item.id]
     workers.stop()
     assert len(ray.killed) == 1
 

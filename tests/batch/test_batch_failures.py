@@ -76,7 +76,11 @@ def test_a_full_disk_of_the_batch_ends_it(tmp_path, monkeypatch):
     def fill(*_):
         raise OSError(28, "No space left on device")
 
-    diary = jobs.Diary({3: lambda: monkeypatch.setattr("keystep.batch.manifest.os.fsync", fill)})
+    def fill_after_three(finished):
+        if len(finished) == 3:
+            monkeypatch.setattr("keystep.batch.manifest.os.fsync", fill)
+
+    diary = jobs.Diary(fill_after_three)
     with pytest.raises(OSError, match="disk full .*3 items .*17 are not; make room"):
         jobs.run(tmp_path, jobs.items(20), jobs.local(tmp_path), diary)
     monkeypatch.undo()

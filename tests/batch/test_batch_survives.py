@@ -14,29 +14,24 @@ import pytest
 from tests.batch import jobs
 
 NUM = 200
-KILL_AFTER = (30, 80, 150)
-
-
-def check_after_kills(tmp_path, diary, lines, killed):
-    """What was retried was in the hands of a killed worker, and no try was counted for anything else."""
-    assert len(set(killed)) == len(KILL_AFTER)
-    made = Counter((tmp_path / "made").read_text().split())
-    extra = {line["id"]: line["tries"] - 1 for line in lines if line["tries"] > 1}
-    assert Counter(name for name, _ in diary.retried) == Counter(extra)
-    assert sum(extra.values()) <= len(KILL_AFTER)
-    for line in lines:  # handed out at most as often as it says; a killed worker may not have begun
-        assert 1 <= made[line["id"]] <= line["tries"]
+KILL_AFTER = (30, 80, 130)
+INTERRUPT_AFTER = 180
 
 
 def test_three_workers_are_killed(tmp_path):
-    wanted, killed = jobs.items(NUM), []
-    acts = {num: lambda: killed.append(jobs.kill_one(tmp_path)) for num in KILL_AFTER}
-    diary = jobs.Diary(acts)
+    wanted, killer = jobs.items(NUM), jobs.Killer(tmp_path, KILL_AFTER)
+    diary = jobs.Diary(killer)
     jobs.run(tmp_path, wanted, jobs.local(tmp_path, pause_s=0.01), diary)
-    lines = jobs.check_whole(tmp_path, wanted)
-    check_after_kills(tmp_path, diary, lines, killed)
-    assert diary.retried
+    tries = {line["id"]: line["tries"] for line in jobs.check_whole(tmp_path, wanted)}
+    assert len(set(killer.killed)) == len(KILL_AFTER)
+    # What was retried was in the hands of a killed worker, and no try was counted for anything else.
+    assert 1 <= len(diary.retried) <= len(KILL_AFTER)
     assert all("SIGKILL" in reason for _, reason in diary.retried)
+    assert Counter(name for name, _ in diary.retried) == Counter(
+        {name: num - 1 for name, num in tries.items() if num > 1}
+    )
+    for name, num in Counter(name for _, name in jobs.read_made(tmp_path)).items():
+        assert num <= tries[name]  # a killed worker may not have begun
     assert not any(map(jobs.is_alive, jobs.read_pids(tmp_path)))
 
 
@@ -46,25 +41,23 @@ def test_three_actors_of_a_ray_cluster_are_killed_and_the_batch_is_interrupted(t
 
     from keystep.batch.cluster import RayWorkers
 
-    def interrupt():
-        raise KeyboardInterrupt
+    def interrupt(finished):
+        if len(finished) == INTERRUPT_AFTER:
+            raise KeyboardInterrupt
 
-    wanted, killed = jobs.items(NUM), []
-    acts = {num: lambda: killed.append(jobs.kill_one(tmp_path)) for num in KILL_AFTER}
-    diary = jobs.Diary(acts | {170: interrupt})
+    wanted, killer = jobs.items(NUM), jobs.Killer(tmp_path, KILL_AFTER)
+    diary, again = jobs.Diary(killer, interrupt), jobs.Diary()
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False})
     try:
         hire = partial(RayWorkers, jobs.Quick(tmp_path, 0.01), 2, cluster.address, backoff=jobs.QUICK)
         with pytest.raises(KeyboardInterrupt):
             jobs.run(tmp_path, wanted, hire(), diary)
-        again = jobs.Diary()
         jobs.run(tmp_path, wanted, hire(), again)
     finally:
         cluster.shutdown()
-    assert len(diary.finished) == 170
-    assert len(again.finished) == NUM - 170
+    assert [len(diary.finished), len(again.finished)] == [INTERRUPT_AFTER, NUM - INTERRUPT_AFTER]
     jobs.check_whole(tmp_path, wanted)
-    assert len(set(killed)) == len(KILL_AFTER)
+    assert len(set(killer.killed)) == len(KILL_AFTER)
     assert 1 <= len(diary.retried) <= len(KILL_AFTER)
     assert all(record.tries <= 2 for record in [*diary.finished, *again.finished])
     assert not any(map(jobs.is_alive, jobs.read_pids(tmp_path)))
