@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-import torch
 
 from tests.parallel import guidance_work as work
 from tests.parallel.launch import launch

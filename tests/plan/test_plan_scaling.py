@@ -46,15 +46,15 @@ def test_what_a_gpu_sends(name):
 
 @pytest.mark.parametrize("name", SENT)
 def test_each_branch_on_gpus_of_its_own(name):
-    """Half of everything, and the other branch's output on top."""
+    """Half of everything, and one branch's latents and output on top."""
     scales = scaling(shallow(workload(name)))
     pair, alone, four = (plain(scales, layout) for layout in (Layout(2), Layout(1, True), Layout(2, True)))
-    outputs = scales.model.cost.values["output"]
-    assert alone.sent_bytes == 2 * outputs / 2
-    assert alone.collectives == 1
+    values = scales.model.cost.values
+    assert alone.sent_bytes == 2 * (values["latent"] + values["output"]) / 2
+    assert alone.collectives == 2
     assert four.sent_bytes == pytest.approx(pair.sent_bytes / 2 + alone.sent_bytes)
     separate = name == "wan-2.1-1.3b"
-    assert four.collectives == pair.collectives / (2 if separate else 1) + 1
+    assert four.collectives == pair.collectives / (2 if separate else 1) + 2
     assert (alone.flops, four.flops) == (pair.flops, pair.flops / 2)
 
 

@@ -77,7 +77,9 @@ class Layout:
         if self.ulysses > 1:
             traffic = self._shard(cost, guidance, exchanges)
         if self.splits_guidance and cost.calls["output"]:
-            traffic += Traffic(1, cost.values["output"] / NUM_BRANCHES)
+            # latents of the conditional branch for the other one, and outputs for each other
+            own = (cost.values["latent"] + cost.values["output"]) / NUM_BRANCHES
+            traffic += Traffic(2, own)
         return traffic
 
     def _shard(self, cost: Cost, guidance: Guidance, exchanges: Collection[Exchange]) -> Traffic:
