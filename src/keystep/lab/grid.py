@@ -66,6 +66,7 @@ SWEEPS: dict[str, Sweep] = {
     "static": Sweep("static", over("compute", 0.4, 0.33, 0.25)),
     "dicache": Sweep("dicache", over("threshold", 0.05, 0.4, 0.8)),
     "easycache": Sweep("easycache", over("threshold", 0.02, 0.1, 0.2, 0.4)),
+    "dicache, the change itself": Sweep("dicache", over("threshold", 0.1, 0.4, 0.8), {"is_relative": False}),
     "seacache": Sweep("seacache", over("threshold", 0.5, 0.7, 1.0, 1.5), {"max_consecutive": None}),
 }
 

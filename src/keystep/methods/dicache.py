@@ -31,7 +31,8 @@ class DiCache:
     Attributes:
         threshold: sum of changes at which it is computed (higher = faster); the reference takes .2 to .4.
         depth: blocks that always run, the probe; 1 or 2 in the reference.
-        is_relative: add up how much more the probe changes than the input does, instead of its change.
+        is_relative: add up how much more the probe changes than the input does, instead of its change; the
+            change itself does better on the toy models (bench/LOG.md).
         retained: part of the run that is computed at its begin.
         cfg: whether the unconditional branch is rebuilt too (CFG-Cache).
     """
