@@ -45,10 +45,9 @@ def test_disagreement_says_who_does_what() -> None:
 
 
 def test_a_failure_ends_all_ranks_and_leaves_nothing_behind() -> None:
-    (first, first_s, first_left), (second, _, second_left) = launch(work.fail_on_one, 2)
+    (first, first_left), (second, second_left) = launch(work.fail_on_one, 2)
     assert second == "OSError: disk full"
     assert first == "RankError: another rank failed, rank 1: OSError: disk full"
-    assert first_s < 30  # seconds, of a patience of 60
     assert first_left == second_left == []
 
 

@@ -38,6 +38,7 @@ class Exchanged:
         self.site, self.how = site, how
         self._layout = layout
 
+    @torch.compiler.disable(reason="ranks exchange tokens here: compile blocks with fullgraph=False")
     def __call__(self, attend: Attend, module: Any, hidden: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
         """What `attend(module, hidden, ...)` would give if all tokens were here: this rank's part of it."""
         if self.how == "rows":
@@ -123,13 +124,18 @@ class _Intercepted(TorchFunctionMode):
 
 def exchanging_processor(processor: Any, exchanged: Exchanged) -> Any:
     """A processor of the same class and signature, and with the same settings, that exchanges."""
-    cls = type(processor)
+    made = copy.copy(processor)
+    made.exchanged = exchanged
+    made.__class__ = _exchanging_class(type(processor))
+    return made
+
+
+@functools.cache  # compiled blocks of one kind share their graphs only if their processors share a class
+def _exchanging_class(cls: type) -> type:
     call = cls.__call__
 
     @functools.wraps(call)  # diffusers reads the names of a processor's arguments
     def exchange(self: Any, module: nn.Module, hidden: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
-        return exchanged(functools.partial(call, self), module, hidden, *args, **kwargs)
+        return self.exchanged(functools.partial(call, self), module, hidden, *args, **kwargs)
 
-    made = copy.copy(processor)
-    made.__class__ = type(cls.__name__, (cls,), {"__call__": exchange})
-    return made
+    return type(cls.__name__, (cls,), {"__call__": exchange})
