@@ -6,14 +6,21 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-from keystep.engine.session import Method, Session, attached, find_transformers, session_of
+from keystep.engine.session import (
+    OUTLINE_EVALUATIONS,
+    Method,
+    Session,
+    attached,
+    find_transformers,
+    session_of,
+)
 from keystep.engine.storage import Storage
 from keystep.errors import unknown
 from keystep.methods.registry import METHODS, build
 from keystep.models.catalogue import CATALOGUE, find_pipeline
 from keystep.models.registry import find_spec
-from keystep.models.spec import ModelSpec
-from keystep.what import Guidance
+from keystep.models.spec import ModelSpec, unknown_model
+from keystep.what import Guidance, Guided
 
 
 def accelerate(
@@ -166,8 +173,18 @@ def session_for(
 ) -> Session:
     """A session, not attached yet; arguments and errors as `accelerate`."""
     made = _method(method, options)
-    models = find_transformers(target)
-    return Session(target, made, spec or find_spec(next(iter(models.values())), target), guidance, storage)
+    module = next(iter(find_transformers(target).values()))
+    return Session(target, made, spec or _spec_for(made, module, target), guidance, storage)
+
+
+def _spec_for(method: Method, module: Any, target: Any) -> ModelSpec:
+    """The spec of a model; for methods that touch nothing inside of it an unknown one needs none."""
+    try:
+        return find_spec(module, target)
+    except ValueError:
+        if all(isinstance(rule.what, Guided) for rule in method.policy("", OUTLINE_EVALUATIONS).rules):
+            return unknown_model(type(module).__name__)
+        raise
 
 
 def _method(method: str | Method, options: dict[str, Any]) -> Method:

@@ -9,14 +9,17 @@ from dataclasses import fields, is_dataclass
 from typing import Any
 
 from keystep.errors import unknown
-from keystep.how import Constant, FrequencyBands, Gain, Hold, Linear, Measured, Ramp, Spacing, Taylor
+from keystep.how import Constant, Damped, FrequencyBands, Gain, Hold, Linear, Measured, Ramp, Spacing, Taylor
 from keystep.policy import Policy, Rule
 from keystep.what import (
     Attention,
     AttentionInput,
     AttentionResidual,
     Branch,
+    Correction,
     FilteredLatent,
+    Forecast,
+    Guided,
     Latent,
     Mlp,
     Output,
@@ -34,12 +37,15 @@ from keystep.when import (
     Always,
     Below,
     Codebook,
+    ErrorControl,
     Every,
+    LatentShare,
     Mask,
     MeanChange,
     MeanSize,
     MotionRatio,
     MotionRegularisation,
+    Paced,
     PredictedChange,
     Progress,
     RelativeChange,
@@ -50,13 +56,13 @@ PARTS = {
     part.__name__: part
     for part in (
         *(Policy, Rule),
-        *(Attention, Mlp, Branch, Output, Span, AttentionResidual, RestResidual, PrefixResidual),
+        *(Attention, Mlp, Branch, Output, Guided, Span, AttentionResidual, RestResidual, PrefixResidual),
         *(SpanInput, StackInput, AttentionInput, TimeEmbedding, FilteredLatent),
-        *(Latent, Prediction),
+        *(Latent, Prediction, Forecast, Correction),
         *(Always, Every, Mask, Window, After),
-        *(Codebook, Below, Accumulate, PredictedChange),
-        *(MotionRegularisation, RelativeChange, MotionRatio, MeanChange, MeanSize, Progress),
-        *(Hold, Linear, Constant, Ramp, Spacing, Measured, Taylor, FrequencyBands, Gain),
+        *(Codebook, Below, Accumulate, PredictedChange, Paced, ErrorControl),
+        *(MotionRegularisation, RelativeChange, MotionRatio, MeanChange, MeanSize, Progress, LatentShare),
+        *(Hold, Damped, Linear, Constant, Ramp, Spacing, Measured, Taylor, FrequencyBands, Gain),
     )
 }
 

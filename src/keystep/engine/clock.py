@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 
 
@@ -36,6 +37,31 @@ def noise_of(scheduler: Any) -> list[float]:
     else:
         return []
     return levels.tolist()
+
+
+def refine_steps(
+    args: tuple[Any, ...], kwargs: dict[str, Any], factor: int
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Arguments of `set_timesteps` for `factor` times as many steps; sigmas that are given are interpolated.
+
+    Raises:
+        ValueError: timesteps are given one by one.
+    """
+    if factor == 1:
+        return args, kwargs
+    kwargs = dict(kwargs)
+    if kwargs.get("timesteps") is not None:
+        raise ValueError("timesteps: given one by one, so there cannot be more of them; give their number")
+    sigmas = kwargs.get("sigmas")
+    if sigmas is not None:
+        places = np.arange(factor * len(sigmas)) / factor
+        refined = np.interp(places, np.arange(len(sigmas) + 1), [*sigmas, 0.0])
+        kwargs["sigmas"] = refined.tolist() if isinstance(sigmas, list) else refined
+    if args and args[0] is not None:
+        args = (args[0] * factor, *args[1:])
+    elif kwargs.get("num_inference_steps") is not None:
+        kwargs["num_inference_steps"] *= factor
+    return args, kwargs
 
 
 def first_index(times: Sequence[float], timestep: Any, scheduler: Any, pipeline: Any) -> int:

@@ -18,6 +18,10 @@ class Follower(Protocol):
         """Forget the generation under way."""
         ...
 
+    def refine(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """The arguments of `set_timesteps` for as many steps as are wanted."""
+        ...
+
     def expect(self) -> None:
         """A generation begins with the next model call."""
         ...
@@ -53,6 +57,7 @@ class SetTimesteps(Followed):
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Set the timesteps of a generation that begins."""
         self.keystep_session.abort()
+        args, kwargs = self.keystep_session.refine(args, kwargs)
         result = self.method(*args, **kwargs)
         self.keystep_session.expect()
         return result

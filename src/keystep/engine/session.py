@@ -25,7 +25,7 @@ from keystep.engine.checks import (
     check_spec,
     leave_out,
 )
-from keystep.engine.clock import check_levels, first_index, is_guided, noise_of, timesteps_of
+from keystep.engine.clock import check_levels, first_index, is_guided, noise_of, refine_steps, timesteps_of
 from keystep.engine.compiled import budget_for
 from keystep.engine.follow import follow
 from keystep.engine.guided import GuidedOutput
@@ -190,6 +190,10 @@ class Session:
                     "a method may leave sites out, but not add ones it does not have at "
                     f"{OUTLINE_EVALUATIONS} evaluations"
                 )
+
+    def refine(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """More steps than asked for, where the method wants them."""
+        return refine_steps(args, kwargs, getattr(self.method, "refined", 1))
 
     def expect(self) -> None:
         """A generation begins with the next model call, its timesteps read from the scheduler."""

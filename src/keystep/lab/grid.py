@@ -40,6 +40,8 @@ _CODEBOOKS = (
 # Name in the results -> curve. Each is swept over the range in which it computes a half to a quarter, and a
 # little beyond. A method of the registry without a curve is measured as it comes.
 SWEEPS: dict[str, Sweep] = {
+    "auto": Sweep("auto", over("speedup", 2.0, 3.0, 3.75, 4.3)),
+    "auto, tolerance": Sweep("auto", ({"quality": "high"}, {"quality": "balanced"}, {"quality": "fast"})),
     "fastercache": Sweep(
         "fastercache",
         (

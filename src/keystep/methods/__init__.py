@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from keystep.methods.adacache import AdaCache, MoReg
+from keystep.methods.auto import Auto
 from keystep.methods.dbcache import DBCache
 from keystep.methods.dicache import DiCache
 from keystep.methods.easycache import EasyCache
@@ -20,6 +21,7 @@ __all__ = [
     "METHODS",
     "PAB",
     "AdaCache",
+    "Auto",
     "DBCache",
     "DiCache",
     "EasyCache",

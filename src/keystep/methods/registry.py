@@ -9,6 +9,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from keystep.errors import unknown
 from keystep.methods.adacache import AdaCache
+from keystep.methods.auto import Auto
 from keystep.methods.dbcache import DBCache
 from keystep.methods.dicache import DiCache
 from keystep.methods.easycache import EasyCache
@@ -34,6 +35,7 @@ class Entry:
 
 
 METHODS: dict[str, Entry] = {
+    "auto": Entry(Auto, {}),
     "fastercache": Entry(FasterCache, {}),
     "adacache": Entry(AdaCache, {}),
     "adacache+moreg": Entry(AdaCache, {"moreg": True}),
@@ -52,7 +54,7 @@ METHODS: dict[str, Entry] = {
 METHODS |= {
     f"{name}+cfg": Entry(entry.cls, entry.options | {"cfg": True})
     for name, entry in METHODS.items()
-    if entry.cls is not FasterCache
+    if entry.cls not in (FasterCache, Auto)
 }
 
 

@@ -168,6 +168,13 @@ class ModelSpec:
         return axes, "".join(axis for axis in axes if axis not in "HW") + "HW"
 
 
+def unknown_model(name: str) -> ModelSpec:
+    """What is known of a model without a spec: enough for methods that touch nothing inside of it."""
+    return ModelSpec(
+        name, name, (), (), "", {}, {}, (), "separate:cond,uncond", guided="calls", latent=PACKED
+    )
+
+
 def _sizes(arguments: Mapping[str, Any]) -> tuple[int, ...]:
     """Frames, height and width of a packed latent."""
     if any(arguments.get(name) is None for name in SIZES):

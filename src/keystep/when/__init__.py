@@ -3,10 +3,19 @@
 from keystep.when.accumulate import Accumulate, Accumulated
 from keystep.when.adaptive import Codebook, CodebookState, MotionRegularisation
 from keystep.when.below import Below, BelowState
+from keystep.when.control import ControlState, ErrorControl, Paced
 from keystep.when.controller import Controller, Plan
 from keystep.when.rate import PredictedChange, RateState
 from keystep.when.schedule import Always, Every, Mask
-from keystep.when.signal import MeanChange, MeanSize, MotionRatio, Progress, RelativeChange, Signal
+from keystep.when.signal import (
+    LatentShare,
+    MeanChange,
+    MeanSize,
+    MotionRatio,
+    Progress,
+    RelativeChange,
+    Signal,
+)
 from keystep.when.timed import After, Window
 
 __all__ = [
@@ -18,13 +27,17 @@ __all__ = [
     "BelowState",
     "Codebook",
     "CodebookState",
+    "ControlState",
     "Controller",
+    "ErrorControl",
     "Every",
+    "LatentShare",
     "Mask",
     "MeanChange",
     "MeanSize",
     "MotionRatio",
     "MotionRegularisation",
+    "Paced",
     "Plan",
     "PredictedChange",
     "Progress",

@@ -1,9 +1,141 @@
-"""`ErrorControl`: computed evaluations are placed by the error that forecasts turn out to have."""
+"""Budgets and tolerances: computed evaluations on the route that costs least, see `path.py`.
+
+`Paced` meets a budget exactly and reads nothing. `ErrorControl` meets a tolerance: the corrections of the
+latent tell how large the errors of this video are against those the route was planned with, and after every
+computed evaluation the rest of the run becomes as dense as that asks for.
+"""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from keystep.errors import require
 from keystep.what.site import Correction, Forecast
-from keystep.when.signal import LatentShare
+from keystep.when.controller import Plan, Schedule
+from keystep.when.path import Route, gap_cost, plan_route, walk
+from keystep.when.signal import LatentShare, Signal
 
 FORECAST_ERROR = LatentShare("forecast error", Forecast())
 CORRECTION = LatentShare("correction", Correction())
+FLOOR = 0.05  # keeps the amplification of an error finite at pure noise
+
+
+def amplified(correction: float, share: float) -> float:
+    """What a correction at a noise share does to the video, in units of the latent's size."""
+    return correction / (1.0 - share + FLOOR)
+
+
+@dataclass(frozen=True)
+class Paced(Schedule):
+    """Compute a part of the evaluations, on the route that costs least for so many.
+
+    Attributes:
+        compute: part of the evaluations that is computed, above 0, up to 1; the number is rounded, and met.
+    """
+
+    compute: float
+    needs_time = True
+
+    def __post_init__(self) -> None:
+        require(0 < self.compute <= 1, "Paced.compute", self.compute, "a part above 0, up to 1")
+
+    def begin(self, num_evaluations: int, times: Sequence[float] = ()) -> frozenset[int]:
+        """The computed evaluations, 1-based; `times` are the shares of noise."""
+        route = plan_route(tuple(times[:num_evaluations]))
+        count = min(num_evaluations, max(1, round(self.compute * num_evaluations)))
+        return frozenset(k + 1 for k in route.follow(0, count - 1))
+
+    def plan(self, state: frozenset[int], evaluation: int) -> Plan:
+        """Compute what the route passes."""
+        return "compute" if evaluation in state else "skip"
+
+
+@dataclass(frozen=True)
+class ControlState:
+    """Where a run is.
+
+    Attributes:
+        shares: of noise at each evaluation.
+        route: the plan of the whole run.
+        next: evaluation (from 0) that is computed next.
+        last: evaluation computed last; -1 before the first.
+        planned: cost that was planned for the gaps so far.
+        spent: squared error that they turned out to have.
+    """
+
+    shares: tuple[float, ...]
+    route: Route
+    next: int = 0
+    last: int = -1
+    planned: float = 0.0
+    spent: float = 0.0
+
+
+@dataclass(frozen=True)
+class ErrorControl:
+    """Compute as many evaluations as the tolerance needs, judged by how far each gap moved the latent.
+
+    Attributes:
+        tolerance: estimated error of the video, relative to the latent (lower = more computed).
+        expected: squared error for a planned cost of one, before anything was measured.
+        weight: planned cost that the expectation weighs as much as.
+    """
+
+    tolerance: float
+    expected: float = 0.03
+    weight: float = 0.02
+    asks = False
+    needs_time = True
+
+    def __post_init__(self) -> None:
+        require(self.tolerance > 0, "ErrorControl.tolerance", self.tolerance, "an error above 0")
+        require(self.expected > 0, "ErrorControl.expected", self.expected, "a squared error above 0")
+        require(self.weight > 0, "ErrorControl.weight", self.weight, "a cost above 0")
+
+    @property
+    def signals(self) -> tuple[Signal, ...]:
+        """How far the latent was moved."""
+        return (CORRECTION,)
+
+    def begin(self, num_evaluations: int, times: Sequence[float] = ()) -> ControlState:
+        """The route; `times` are the shares of noise."""
+        shares = tuple(times[:num_evaluations])
+        return ControlState(shares, plan_route(shares))
+
+    def plan(self, state: ControlState, evaluation: int) -> Plan:
+        """Compute where the last choice led to."""
+        return "compute" if evaluation > state.next else "skip"
+
+    def decide(self, state: ControlState, evaluation: int, measured: Mapping[str, float]) -> Plan:
+        """Never asked."""
+        raise AssertionError("the next computed evaluation is known before the forward")
+
+    def update(
+        self, state: ControlState, evaluation: int, is_computed: bool, measured: Mapping[str, float]
+    ) -> ControlState:
+        """After a computed evaluation note what its gap cost, and choose the next one."""
+        if not is_computed:
+            return state
+        now = evaluation - 1
+        moved = measured.get(CORRECTION.name, 0.0)
+        if state.last >= 0 and math.isfinite(moved):
+            path = [walk(share) for share in state.shares]
+            state = replace(
+                state,
+                planned=state.planned + gap_cost(path, state.last, now),
+                spent=state.spent + amplified(moved, state.shares[now]) ** 2,
+            )
+        return replace(state, last=now, next=self._choose(state, now))
+
+    def _choose(self, state: ControlState, now: int) -> int:
+        """The next evaluation, as close as on the shortest route that meets the tolerance from the begin.
+
+        What is spent cannot be taken back: computing all the rest would not mend a bad begin.
+        """
+        rate = (self.expected * self.weight + state.spent) / (self.weight + state.planned)
+        costs = state.route.costs[0]
+        count = next((m for m, cost in enumerate(costs) if rate * cost <= self.tolerance**2), len(costs) - 1)
+        more = sum(k > now for k in state.route.follow(0, count))
+        return state.route.nexts[now][min(more, len(state.route.nexts[now]) - 1)]

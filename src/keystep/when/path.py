@@ -1,0 +1,85 @@
+"""Where along a run computed evaluations do most good: a cost for every gap, and the best ones for a budget.
+
+An error of the forecast early in a run moves everything that follows: as data is only `1 - s` of a latent
+with noise share s, it is amplified by about 1 / (1 - s). How far forecasts err over a gap was measured on two
+small trained models of different kinds (development prompts, 30 evaluations), and one path fits both: u(s),
+of which a gap costs the square of its step.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+# (1 - s, u): linear in log(1 - s + SHIFT) between them.
+POINTS = (
+    (0.0, 0.0), (0.005, 0.073), (0.01, 0.174), (0.02, 0.306), (0.056, 0.548), (0.176, 0.752), (0.596, 0.908),
+    (1.0, 1.0),
+)  # fmt: skip
+SHIFT = 0.004
+END = 1.4  # what is left of the path behind the last computed evaluation counts so many times
+LONGEST = 0.5  # of the run, a gap
+
+
+def walk(share: float) -> float:
+    """u at a share of noise: 0 at pure noise, 1 without any."""
+    place = math.log(1.0 - share + SHIFT)
+    for (x0, u0), (x1, u1) in zip(POINTS, POINTS[1:], strict=False):
+        low, high = math.log(x0 + SHIFT), math.log(x1 + SHIFT)
+        if place <= high:
+            return u0 + (u1 - u0) * (place - low) / (high - low)
+    return 1.0
+
+
+@dataclass(frozen=True)
+class Route:
+    """The best continuation from each evaluation, for each number of computed ones.
+
+    Attributes:
+        costs: [k][m]: cost of all gaps behind evaluation k (from 0), itself computed, with m more computed;
+            infinite where there are not so many.
+        nexts: [k][m]: the next computed one; N where m is 0.
+    """
+
+    costs: tuple[tuple[float, ...], ...]
+    nexts: tuple[tuple[int, ...], ...]
+
+    def follow(self, first: int, more: int) -> list[int]:
+        """The computed evaluations from `first` on, with `more` after it."""
+        computed = [first]
+        for left in range(more, 0, -1):
+            computed.append(self.nexts[computed[-1]][left])
+        return computed
+
+
+def gap_cost(path: Sequence[float], begin: int, end: int) -> float:
+    """Of computing `begin` and `end` and nothing between: neighbours cost nothing."""
+    length = end - begin
+    return ((path[end] - path[begin]) * (1.0 - 1.0 / length**2)) ** 2
+
+
+@lru_cache(maxsize=32)
+def plan_route(shares: tuple[float, ...]) -> Route:
+    """Plan a run backwards, by dynamic programming.
+
+    Args:
+        shares: of noise at each evaluation, falling.
+    """
+    num = len(shares)
+    path = [walk(share) for share in shares]
+    longest = max(2, math.ceil(LONGEST * num))
+    costs: list[list[float]] = [[] for _ in range(num)]
+    nexts: list[list[int]] = [[] for _ in range(num)]
+    for k in range(num - 1, -1, -1):
+        costs[k] = [0.0 if k == num - 1 else (END * (1.0 - path[k])) ** 2]
+        nexts[k] = [num]
+        reach = range(k + 1, min(num, k + longest + 1))
+        gaps = {j: gap_cost(path, k, j) for j in reach}
+        for more in range(1, num - k):
+            usable = [j for j in reach if len(costs[j]) >= more]
+            best = min(usable, key=lambda j: gaps[j] + costs[j][more - 1])
+            costs[k].append(gaps[best] + costs[best][more - 1])
+            nexts[k].append(best)
+    return Route(tuple(map(tuple, costs)), tuple(map(tuple, nexts)))
