@@ -41,7 +41,7 @@ _CODEBOOKS = (
 # little beyond. A method of the registry without a curve is measured as it comes.
 SWEEPS: dict[str, Sweep] = {
     "auto": Sweep("auto", over("speedup", 2.0, 3.0, 3.75, 4.3)),
-    "auto, tolerance": Sweep("auto", ({"quality": "high"}, {"quality": "balanced"}, {"quality": "fast"})),
+    "auto by tolerance": Sweep("auto", ({"quality": "high"}, {"quality": "balanced"}, {"quality": "fast"})),
     "fastercache": Sweep(
         "fastercache",
         (
@@ -57,7 +57,7 @@ SWEEPS: dict[str, Sweep] = {
     "fbcache": Sweep("fbcache", over("threshold", 0.1, 0.15, 0.2, 0.4)),
     "dbcache": Sweep("dbcache", over("threshold", 0.03, 0.15, 0.3, 0.6), {"first": 1, "warmup": 4}),
     "taylorseer": Sweep("taylorseer", over("interval", 2, 3, 4)),
-    "taylorseer, lite": Sweep("taylorseer", over("interval", 2, 3, 4), {"lite": True}),
+    "taylorseer lite": Sweep("taylorseer", over("interval", 2, 3, 4), {"lite": True}),
     "magcache": Sweep(
         "magcache",
         (
@@ -68,7 +68,7 @@ SWEEPS: dict[str, Sweep] = {
     "static": Sweep("static", over("compute", 0.4, 0.33, 0.25)),
     "dicache": Sweep("dicache", over("threshold", 0.05, 0.4, 0.8)),
     "easycache": Sweep("easycache", over("threshold", 0.02, 0.1, 0.2, 0.4)),
-    "dicache, the change itself": Sweep("dicache", over("threshold", 0.1, 0.4, 0.8), {"is_relative": False}),
+    "dicache by change": Sweep("dicache", over("threshold", 0.1, 0.4, 0.8), {"is_relative": False}),
     "seacache": Sweep("seacache", over("threshold", 0.5, 0.7, 1.0, 1.5), {"max_consecutive": None}),
 }
 
