@@ -61,6 +61,7 @@ _CODEBOOKS = Choice(
 )
 _LIMIT = Choice((None, 1, 2, 4))
 KNOBS: dict[str, dict[str, Knob]] = {
+    "auto": {"tolerance": Range(0.01, 0.3, is_log=True), "correct": Choice((True, False))},
     "fastercache": {
         "start": Range(-0.25, 0.3),
         "cfg_every": Range(2, 12),
