@@ -147,8 +147,10 @@ def fail_on_one(rank: int) -> tuple[str, list[str]]:
             raise OSError("disk full")
         return {}
 
+    shared = keystep.parallel(pipe)
+
     def act() -> None:
-        with keystep.parallel(pipe), keystep.accelerate(pipe, METHODS["adacache"]):
+        with shared, keystep.accelerate(pipe, METHODS["adacache"]):
             zoo.sample(pipe, {"callback_on_step_end": end_step})
 
     message, store = message_of(act), _get_default_store()
