@@ -20,7 +20,7 @@ import torch.multiprocessing
 from keystep.cli.main import main
 
 # Processes are copies of one that has imported everything, and nothing else.
-multiprocessing.set_forkserver_preload(["keystep.ranks.parallel", "tests.matrix", "tests.laws.instruments"])
+multiprocessing.set_forkserver_preload(["keystep.cli.main", "keystep.ranks.parallel", "tests.parallel.work"])
 PATIENCE = timedelta(seconds=60)  # no test waits longer for a rank that is gone
 
 

@@ -58,13 +58,11 @@ def generate(zoo: Zoo, pipe: Any, method: str, **arguments: Any) -> Made:
     return Made(latents, decisions(session.trace), [row.signals for row in session.trace.rows])
 
 
-def generate_together(
-    rank: int, name: str, methods: tuple[str, ...], arguments: dict[str, Any]
-) -> dict[str, Made]:
-    """A generation with each method, shared by all ranks; decisions are compared."""
+def generate_together(rank: int, name: str, methods: dict[str, dict[str, Any]]) -> dict[str, Made]:
+    """A generation with each method and its arguments, shared by all ranks; decisions are compared."""
     zoo = zoo_named(name)
     pipe, made = zoo.build(), {}
-    for method in methods:
+    for method, arguments in methods.items():
         with keystep.parallel(pipe, check=True) as shared:
             made[method] = generate(zoo, pipe, method, **arguments)
             made[method].traffic = shared.traffic
