@@ -180,7 +180,7 @@ def session_for(
 def _spec_for(method: Method, module: Any, target: Any) -> ModelSpec:
     """The spec of a model; for methods that touch nothing inside of it an unknown one needs none."""
     try:
-        return find_spec(module, target)
+        return find_spec(getattr(module, "_orig_mod", module), target)
     except ValueError:
         if all(isinstance(rule.what, Guided) for rule in method.policy("", OUTLINE_EVALUATIONS).rules):
             return unknown_model(type(module).__name__)

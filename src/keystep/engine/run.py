@@ -63,6 +63,7 @@ class Run:
         self.lead_output: Any = None  # the conditional output, while other branches of its evaluation are due
         self.plan: EvaluationPlan | None = None
         self.measurements: list[Measurement] = []
+        self._unread: list[tuple[int, list[Measurement]]] = []  # by row of the trace
         self._times, self._noises = times, noises
         self._planner = Planner(policy, self.branches, num_evaluations, times, noises)
         self._ledger = Ledger(self._planner, storage)
@@ -258,11 +259,23 @@ class Run:
         self._note_absent_rules()
 
     def _read_measurements(self) -> dict[str, dict[str, float]]:
+        """What decides is read now; what only the trace shows waits for the end of the generation."""
         measured: dict[str, dict[str, float]] = {}
-        for label, name, value in Measurement.read_all(self.measurements):
+        wanted = [each for each in self.measurements if each.signal in each.rule.signals]
+        for label, name, value in Measurement.read_all(wanted):
             measured.setdefault(label, {})[name] = value
+        rest = [each for each in self.measurements if each.signal not in each.rule.signals]
+        if rest:
+            self._unread.append((len(self.trace.rows), rest))
         self.measurements.clear()
         return measured
+
+    def read_rest(self) -> None:
+        """Complete the trace's rows."""
+        for index, measurements in self._unread:
+            values = {name: value for _, name, value in Measurement.read_all(measurements)}
+            self.trace.rows[index].signals.update(values)
+        self._unread.clear()
 
     def _write_row(self, plan: EvaluationPlan, measured: dict[str, dict[str, float]]) -> None:
         seconds, self._clock = time.perf_counter() - self._clock, time.perf_counter()

@@ -72,8 +72,6 @@ class Session:
         storage: Storage | None = None,
     ) -> None:
         self.models = find_transformers(target)
-        for module in self.models.values():
-            check_spec(spec, module)
         self.spec = spec
         self.guidance = Guidance.parse(guidance or self.spec.guidance)
         self.method = method
@@ -81,6 +79,9 @@ class Session:
         self.outline = self._policy_for(OUTLINE_EVALUATIONS)
         if not self.outline.rules:
             raise ValueError(f"policy {self.outline.name!r}: it has no rules, so nothing would be skipped")
+        for module in self.models.values():
+            if not self.is_whole:
+                check_spec(spec, module)
         self.traces: deque[Trace] = deque(maxlen=NUM_TRACES)
         self.run: Run | None = None
         self.guided: GuidedOutput | None = None  # where the policy is about the guided output
@@ -223,6 +224,7 @@ class Session:
 
     def _finish(self, run: Run) -> None:
         run.trace.is_complete = True
+        run.read_rest()
         run.histories.clear()
         self.run, self.guided = None, None
         if not any(row.skipped for row in run.trace.rows) and run.may_skip:

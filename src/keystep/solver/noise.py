@@ -73,7 +73,7 @@ def _prediction_of(scheduler: Any) -> str:
     if hasattr(scheduler, "precondition_outputs"):
         raise _refuse(scheduler, "outputs that are preconditioned outside of its step")
     config = scheduler.config
-    kind = getattr(scheduler, "prediction_type", None) or config.get("prediction_type")
+    kind = getattr(type(scheduler), "prediction_type", None) or config.get("prediction_type")
     if config.get("invert_sigmas"):
         kind = REVERSE_FLOW  # Mochi counts the share of the data
     elif kind is None and getattr(scheduler, "sigmas", None) is not None:

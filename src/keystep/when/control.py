@@ -136,6 +136,7 @@ class ErrorControl:
         """
         rate = (self.expected * self.weight + state.spent) / (self.weight + state.planned)
         costs = state.route.costs[0]
-        count = next((m for m, cost in enumerate(costs) if rate * cost <= self.tolerance**2), len(costs) - 1)
+        enough = (m for m, cost in enumerate(costs) if m and rate * cost <= self.tolerance**2)
+        count = next(enough, len(costs) - 1)
         more = sum(k > now for k in state.route.follow(0, count))
         return state.route.nexts[now][min(more, len(state.route.nexts[now]) - 1)]

@@ -1,0 +1,246 @@
+"""The guided output as a site: the method auto, and any other policy on it, on every kind of scheduler."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from diffusers import schedulers
+from diffusers.schedulers.scheduling_ddim import DDIMScheduler
+from diffusers.schedulers.scheduling_dpm_cogvideox import CogVideoXDPMScheduler
+from diffusers.schedulers.scheduling_edm_euler import EDMEulerScheduler
+from torch import nn
+
+import keystep
+from keystep import Policy, Rule
+from keystep.engine import stream
+from keystep.engine.measure import Measurement
+from keystep.how import Damped, Hold
+from keystep.what import Guided, Span
+from keystep.when import Always, Every, Mask
+from tests.laws.instruments import may_warn
+from tests.matrix import pipe_of
+from tests.zoo import COGVIDEOX, LATTE, OPENSORA, STEPS, WAN, WAN22, Zoo
+
+pytestmark = pytest.mark.filterwarnings("ignore:__array__", "ignore:.*scale_model_input")  # of diffusers
+
+SOME = (LATTE, COGVIDEOX, WAN, WAN22, OPENSORA)
+LETTERS = "CCsCssCsssCsCssC"
+FLOW: dict[str, Any] = {"prediction_type": "flow_prediction", "use_flow_sigmas": True}
+# Schedulers beside those of the zoo, on Wan or Latte: name -> (zoo, class, configuration).
+SCHEDULERS: dict[str, tuple[Zoo, str, dict[str, Any]]] = {
+    "unipc": (WAN, "UniPCMultistepScheduler", FLOW),
+    "dpm": (WAN, "DPMSolverMultistepScheduler", FLOW),
+    "heun": (LATTE, "HeunDiscreteScheduler", {}),
+    "euler": (LATTE, "EulerDiscreteScheduler", {}),
+    "ancestral": (LATTE, "EulerAncestralDiscreteScheduler", {}),
+    "pndm": (LATTE, "PNDMScheduler", {}),
+    "ddpm": (LATTE, "DDPMScheduler", {"clip_sample": False}),
+    "v": (LATTE, "DDIMScheduler", {"clip_sample": False, "prediction_type": "v_prediction"}),
+    "x0": (LATTE, "DDIMScheduler", {"clip_sample": False, "prediction_type": "sample"}),
+}
+
+
+def policy(letters: str = LETTERS, *, correct: bool = True, how: Any = None) -> Policy:
+    return Policy((Rule(Guided(correct), Mask(letters), how or Damped()),))
+
+
+def with_scheduler(name: str) -> tuple[Zoo, Any]:
+    zoo, cls, config = SCHEDULERS[name]
+    pipe = zoo.build()
+    pipe.scheduler = getattr(schedulers, cls)(**config)
+    return zoo, pipe
+
+
+@pytest.mark.parametrize("zoo", SOME, ids=lambda zoo: zoo.name)
+def test_computing_everything_is_the_plain_pipeline(zoo: Zoo) -> None:
+    pipe = pipe_of(zoo)
+    plain = zoo.sample(pipe)
+    with keystep.accelerate(pipe, Policy((Rule(Guided(), Always(), Damped()),))):
+        assert torch.equal(zoo.sample(pipe), plain)
+    assert torch.equal(zoo.sample(pipe), plain)
+
+
+@pytest.mark.parametrize("name", SCHEDULERS)
+def test_every_scheduler(name: str) -> None:
+    """Nothing skipped, nothing changed; skipping is repeatable, near, and leaves nothing behind."""
+    zoo, pipe = with_scheduler(name)
+    plain = zoo.sample(pipe)
+    with keystep.accelerate(pipe, Policy((Rule(Guided(), Always(), Damped()),))):
+        assert torch.equal(zoo.sample(pipe), plain)
+    with keystep.accelerate(pipe, "auto", speedup=2.0) as session:
+        first, second = zoo.sample(pipe), zoo.sample(pipe)
+    assert torch.equal(first, second) and not torch.equal(first, plain)
+    assert session.trace is not None
+    assert len(session.trace.key_steps) == round(session.trace.num_evaluations / 2)
+    assert not session.trace.notes
+    assert torch.equal(zoo.sample(pipe), plain)
+
+
+@pytest.mark.parametrize("zoo", SOME, ids=lambda zoo: zoo.name)
+def test_closed_form_is_taking_the_steps_again(zoo: Zoo, monkeypatch: pytest.MonkeyPatch) -> None:
+    pipe = pipe_of(zoo)
+    with keystep.accelerate(pipe, policy()):
+        closed = zoo.sample(pipe)
+    monkeypatch.setattr(stream, "find_response", lambda *args: None)
+    with keystep.accelerate(pipe, policy()):
+        again = zoo.sample(pipe)
+    with keystep.accelerate(pipe, policy(correct=False)):
+        uncorrected = zoo.sample(pipe)
+    assert torch.allclose(closed, again, atol=2e-4 * again.abs().max().item())
+    assert (closed - uncorrected).abs().max() > 100 * (closed - again).abs().max()
+
+
+def test_noise_of_stochastic_samplers_cancels() -> None:
+    """The same seed draws the same noise, accelerated or not, and from nobody else's generator."""
+    zoo, pipe = with_scheduler("ancestral")
+    zoo.sample(pipe)
+    plain = torch.rand(3)
+    zoo.sample(pipe)
+    with keystep.accelerate(pipe, policy()):
+        torch.manual_seed(5)
+        first, drawn = zoo.sample(pipe), torch.rand(3)
+        torch.manual_seed(5)
+        assert torch.equal(drawn, torch.rand(3))
+        assert torch.equal(zoo.sample(pipe), first)
+    assert plain.shape == drawn.shape
+
+
+def test_a_scheduler_that_clips_is_not_corrected_in_closed_form() -> None:
+    pipe = LATTE.build()
+    pipe.scheduler = DDIMScheduler(clip_sample=True)
+    with keystep.accelerate(pipe, policy()) as session:
+        LATTE.sample(pipe)
+    assert session.trace is not None and session.trace.is_complete
+
+
+def test_cogvideox_solver_goes_without_correction_and_says_so() -> None:
+    pipe = COGVIDEOX.build()
+    pipe.scheduler = CogVideoXDPMScheduler.from_config(pipe.scheduler.config)
+    with keystep.accelerate(pipe, policy()) as session:
+        COGVIDEOX.sample(pipe)
+    assert session.trace is not None
+    assert any("CogVideoXDPMScheduler" in note for note in session.trace.notes)
+
+
+def test_a_scheduler_that_cannot_be_read_is_named() -> None:
+    pipe = WAN.build()
+    pipe.scheduler = EDMEulerScheduler()
+    with pytest.raises(ValueError, match="EDMEulerScheduler"), keystep.accelerate(pipe, "auto"):
+        WAN.sample(pipe)
+
+
+@pytest.mark.parametrize("speedup", [1.5, 2.0, 3.0, 4.0])
+def test_budget_is_met(speedup: float) -> None:
+    pipe = pipe_of(WAN)
+    with keystep.accelerate(pipe, "auto", speedup=speedup) as session:
+        WAN.sample(pipe, steps=24)
+        WAN.sample(pipe, steps=24, seed=1)
+    assert [len(trace.key_steps) for trace in session.traces] == [round(24 / speedup)] * 2
+
+
+def test_tolerance_orders_compute() -> None:
+    pipe, counts = pipe_of(WAN), []
+    for tolerance in (0.001, 0.1, 10.0):
+        with may_warn(), keystep.accelerate(pipe, "auto", tolerance=tolerance) as session:
+            WAN.sample(pipe, steps=24)
+        assert session.trace is not None
+        counts.append(len(session.trace.key_steps))
+    assert counts[0] > counts[1] > counts[2] >= 2
+
+
+def test_the_default_mode_reads_nothing_on_the_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows_at_reads = []
+    read = Measurement.pairs
+
+    def note(self: Measurement) -> Any:
+        assert session.trace is not None
+        rows_at_reads.append(len(session.trace.rows))
+        return read(self)
+
+    monkeypatch.setattr(Measurement, "pairs", note)
+    pipe = pipe_of(WAN)
+    with keystep.accelerate(pipe, "auto") as session:
+        WAN.sample(pipe)
+    assert rows_at_reads and set(rows_at_reads) == {STEPS}
+
+
+def test_memory_is_a_few_latents() -> None:
+    pipe = pipe_of(WAN)
+    with keystep.accelerate(pipe, "auto") as session:
+        latent = WAN.sample(pipe)
+    assert session.trace is not None
+    assert 0 < session.trace.peak_cache_bytes <= 4.1 * latent.float().nbytes
+
+
+def test_refined_runs_take_more_steps_at_the_same_number_of_computed_ones() -> None:
+    pipe = pipe_of(WAN)
+    with keystep.accelerate(pipe, "auto", quality="converged", speedup=2.0) as session:
+        WAN.sample(pipe)
+    assert session.trace is not None
+    assert session.trace.num_evaluations == 4 * STEPS and len(session.trace.key_steps) == STEPS // 2
+
+
+def test_a_model_without_a_spec_will_do() -> None:
+    pipe, known = WAN.build(), WAN.build().transformer
+
+    class Unheard(nn.Module):
+        """Its blocks cannot be found."""
+
+        config, dtype, device = known.config, known.dtype, known.device
+
+        def forward(self, *args: Any, **kwargs: Any) -> Any:
+            return known(*args, **kwargs)
+
+        cache_context = staticmethod(known.cache_context)
+
+    pipe.transformer = Unheard()
+    with pytest.raises(ValueError, match="Unheard"), keystep.accelerate(pipe, "adacache"):
+        pass
+    with keystep.accelerate(pipe, "auto", speedup=2.0) as session:
+        found = WAN.sample(pipe)
+    assert session.trace is not None and len(session.trace.key_steps) == STEPS // 2
+    assert found.isfinite().all()
+
+
+@pytest.mark.parametrize("is_wrapped", [False, True], ids=["compile()", "torch.compile"])
+def test_a_model_compiled_as_a_whole(is_wrapped: bool) -> None:
+    pipe = WAN.build()
+    with keystep.accelerate(pipe, "auto", speedup=2.0):
+        expected = WAN.sample(pipe)
+    if is_wrapped:
+        pipe.transformer = torch.compile(pipe.transformer, backend="eager")
+    else:
+        pipe.transformer.compile(backend="eager")
+    with keystep.accelerate(pipe, "auto", speedup=2.0) as session:
+        found = WAN.sample(pipe)
+    assert session.trace is not None and len(session.trace.key_steps) == STEPS // 2
+    assert torch.allclose(found, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"speedup": 0.5}, "auto.speedup: given 0.5"),
+        ({"speedup": 12.0}, "1 to 8"),
+        ({"tolerance": -1.0}, "auto.tolerance"),
+        ({"quality": "best"}, "high, balanced, fast, converged"),
+        ({"speedup": 2.0, "tolerance": 0.1}, "give one of them"),
+        ({"tolerance": 0.1, "quality": "converged"}, "give one of them"),
+    ],
+)
+def test_bad_input(options: dict[str, Any], message: str) -> None:
+    pipe = pipe_of(WAN)
+    with pytest.raises(ValueError, match=message), keystep.accelerate(pipe, "auto", **options):
+        WAN.sample(pipe)
+
+
+def test_it_goes_alone_and_needs_a_pipeline() -> None:
+    with pytest.raises(ValueError, match="goes alone"):
+        Policy((Rule(Guided(), Every(2), Hold()), Rule(Span(), Every(2), Hold())))
+    with (
+        pytest.raises(ValueError, match="give the pipeline"),
+        keystep.accelerate(WAN.build().transformer, "auto"),
+    ):
+        pass
