@@ -1,9 +1,13 @@
+import copy
 from itertools import count
 
 import pytest
 import torch
 
+from keystep.methods.auto import Auto
+from keystep.metrics.generation import run_pipeline
 from keystep.metrics.loop import LoopReading, read_loop, read_seconds
+from keystep.models.toy.loading import SHIPPED
 from tests.metrics.fakes import FakePipeline
 
 
@@ -42,6 +46,23 @@ def test_a_step_that_the_user_put_on_the_instance_comes_back():
     with read_loop(pipe):
         assert pipe.scheduler.step is not own
     assert pipe.scheduler.step is own
+
+
+def test_a_copy_of_the_scheduler_steps_itself_and_is_counted():
+    """LTX-2 denoises the sound with a copy of the video's scheduler."""
+    pipe = FakePipeline()
+    pipe.scheduler.set_timesteps(4)
+    with read_loop(pipe) as reading:
+        other = copy.deepcopy(pipe.scheduler)
+        other.set_timesteps(2)
+        stepped = other.step(torch.ones(1), other.timesteps[0], torch.zeros(1))
+    assert stepped == -0.5 and reading.num_steps == 1
+
+
+def test_a_method_that_takes_the_steps_itself_is_read_too():
+    pipe = SHIPPED["toy"](device="cpu")
+    made = run_pipeline(pipe, Auto(speedup=2.0), {"prompt": "", "num_inference_steps": 6}, 0)
+    assert made.loop_s > 0 and made.trace.is_complete and len(made.trace.key_steps) == 3
 
 
 def test_watching_changes_no_bit():

@@ -66,8 +66,8 @@ def run_pipeline(
     counter = FlopCounter() if should_count_flops else None
     clock: Callable[[], float] = read_seconds if counter is None else lambda: counter.total
     with ExitStack() as stack:
-        loop = stack.enter_context(read_loop(pipe, clock, on_step))
         session = None if method is None else stack.enter_context(keystep.accelerate(pipe, method))
+        loop = stack.enter_context(read_loop(pipe, clock, on_step))
         if counter is not None:
             stack.enter_context(counter)
         generator = torch.Generator("cpu").manual_seed(seed)

@@ -6,6 +6,7 @@ and decoding stay out of it. The clock is any function without arguments: second
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -54,13 +55,32 @@ class LoopReading:
         return self.end - self.begin
 
 
+class _Step:
+    """A scheduler's step, and what is done after it. Copies of the scheduler (LTX-2's for the audio) have
+    their own.
+    """
+
+    def __init__(self, method: Callable[..., Any], end: Callable[[], None]) -> None:
+        self.method = method
+        self.end = end
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        result = self.method(*args, **kwargs)
+        self.end()
+        return result
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> _Step:
+        return _Step(copy.deepcopy(self.method, memo), self.end)
+
+
 @contextmanager
 def read_loop(
     pipe: Any, clock: Callable[[], float] = read_seconds, on_step: StepCallback | None = None
 ) -> Iterator[LoopReading]:
     """Read `clock` at both ends of the one loop that runs inside the `with` block.
 
-    Enter it before anything else that attaches to the pipeline, and leave it last.
+    Enter it after `keystep.accelerate`, whose step may take the scheduler's in another way than by its name,
+    and leave it before.
 
     Args:
         pipe: a pipeline with `components` and a scheduler.
@@ -78,16 +98,14 @@ def read_loop(
         if reading.begin is None:
             reading.begin = clock()
 
-    def step(*args: Any, **kwargs: Any) -> Any:
-        result = original(*args, **kwargs)
+    def end() -> None:
         reading.num_steps += 1
         reading.end = clock()  # at every step: how many a pipeline will take is not known from outside
         if on_step is not None:
             on_step(reading.num_steps, len(scheduler.timesteps))
-        return result
 
     handles = [module.register_forward_pre_hook(begin) for module in find_transformers(pipe).values()]
-    scheduler.step = step
+    scheduler.step = _Step(original, end)
     try:
         yield reading
     finally:
