@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import torch
 
 from keystep.calibrate import edges_of
+from keystep.methods.auto import Auto
 from keystep.methods.registry import METHODS as REGISTRY
 from keystep.methods.static import Static, name_edge
 from keystep.models.registry import find_spec
@@ -24,6 +25,7 @@ from tests.zoo import ZOO, Zoo
 
 STEPS = 12  # the shortest run in which every method skips
 CFG = "+cfg"
+ANYWHERE = {"auto": Auto(speedup=2.0)}  # a budget is met on random weights too
 FILES = TemporaryDirectory()  # until the process ends
 
 
@@ -113,7 +115,7 @@ def method_of(name: str, model: str) -> Any:
     if REGISTRY[name].cls is Static:
         return Static(schedule_of(model), compute=0.6, cfg=has_cfg)
     constants = SUBJECTS[model].constants
-    found, other = constants.get(name), constants.get(base if has_cfg else base + CFG)
+    found, other = constants.get(name, ANYWHERE.get(name)), constants.get(base if has_cfg else base + CFG)
     if found is None and other is not None:
         found = replace(other, cfg=has_cfg)
     if not isinstance(found, REGISTRY[name].cls):
