@@ -146,3 +146,11 @@ def test_whole_tensors_are_not_counted_twice() -> None:
     part, whole = Agreement(Echo(None, (0, 1), 1)).add_up(made)
     assert part.tolist() == [[[2.0] * 3] * 2]
     assert whole.tolist() == [[[0.0]] * 2], "the first rank's count, and this is the second"
+
+
+@pytest.mark.slow
+def test_compiled_blocks() -> None:
+    """Attention leaves the graph; where it may not, the message says so."""
+    for plain, compiled, refused in launch(work.compile_blocks, 2):
+        assert (compiled - plain).abs().max() < 1e-5 * plain.abs().max()
+        assert "compile blocks with fullgraph=False" in refused

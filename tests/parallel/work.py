@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 import warnings
 from collections.abc import Callable, Iterator
@@ -226,3 +227,20 @@ def generate_families(rank: int, names: tuple[str, ...]) -> dict[str, tuple[torc
                 with keystep.parallel(pipe):
                     made[family.name] = (alone, family.sample(pipe, batch=1, steps=4))
     return made
+
+
+def compile_blocks(rank: int) -> tuple[torch.Tensor, torch.Tensor, str]:
+    """A plain generation, one shared in compiled blocks, and what those say that may not be left."""
+    zoo = zoo_named("latte")
+    made, refused = [], ""
+    for is_full in (True, False):  # graphs of the second kind would do for the first
+        pipe = zoo.build()
+        plain = zoo.sample(pipe, steps=2)
+        for block in (*pipe.transformer.transformer_blocks, *pipe.transformer.temporal_transformer_blocks):
+            block.compile(backend="eager", fullgraph=is_full)
+        with keystep.parallel(pipe):
+            if not is_full:
+                made = [plain, zoo.sample(pipe, steps=2)]
+            else:
+                refused = message_of(functools.partial(zoo.sample, pipe, steps=2))
+    return made[0], made[1], refused
