@@ -41,7 +41,7 @@ def test_other_sites_and_batches(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["opensora", "vchitect"])
 def test_other_orders_of_the_branches(name: str) -> None:
-    for every in launch(work.generate_apart, 2, name, METHODS, 1, {"steps": 8}):
+    for every in launch(work.generate_apart, 2, name, METHODS[1:], 1, {"steps": 8}):
         for method, made in every.items():
             check_equal(made, alone(name, method, steps=8))
 
