@@ -72,7 +72,7 @@ PLANS: dict[str, ShardPlan] = {
     "toy": _LATTE,
     "opensora-plan": _LATTE,
     "opensora": ShardPlan(
-        outputs={"x_embedder": Cut(1)}, gather="final_layer", attention={"spatial_blocks.{}.attn": "rows"}
+        outputs={"pos_embedder": Cut(1)}, gather="final_layer", attention={"spatial_blocks.{}.attn": "rows"}
     ),
     "cogvideox": ShardPlan(
         inputs={"encoder_hidden_states": Cut(1, "text"), "image_rotary_emb": Cut(0)},

@@ -36,13 +36,18 @@ class PatchEmbed(nn.Module):
         )
         return frames, rows, columns
 
-    def forward(self, latents: Tensor, positions_SC: Tensor) -> Tensor:
-        """Latents (B, channels, T, H, W) to tokens (B, T * S, C), frame by frame, row by row; with what is
-        added to tell the places of a frame apart.
-        """
+    def forward(self, latents: Tensor) -> Tensor:
+        """Latents (B, channels, T, H, W) to tokens (B, T * S, C), frame by frame, row by row."""
         missing = [-size % patch for size, patch in zip(latents.shape[2:], self.patch_size, strict=True)]
         padding = [amount for size in reversed(missing) for amount in (0, size)]
-        x_BNC = self.proj(F.pad(latents, padding)).flatten(2).transpose(1, 2)
+        return self.proj(F.pad(latents, padding)).flatten(2).transpose(1, 2)
+
+
+class PositionEmbed(nn.Module):
+    """Tells the places of a frame apart; a module, so that its output can be dealt out to several ranks."""
+
+    def forward(self, x_BNC: Tensor, positions_SC: Tensor) -> Tensor:
+        """Tokens (B, T * S, C) plus the positions of every frame's patches."""
         return x_BNC + positions_SC.repeat(x_BNC.shape[1] // len(positions_SC), 1)
 
 

@@ -22,6 +22,7 @@ from keystep.models.opensora.embeddings import (
     Mlp,
     NumberEmbed,
     PatchEmbed,
+    PositionEmbed,
     RotaryFrequencies,
     TextEmbed,
     patch_positions,
@@ -172,6 +173,7 @@ class STDiT3(ModelMixin, ConfigMixin, CacheMixin):
             hidden_size % (2 * num_heads) == 0, "hidden_size", hidden_size, f"multiples of {2 * num_heads}"
         )
         self.x_embedder = PatchEmbed(in_channels, hidden_size, patch_size)
+        self.pos_embedder = PositionEmbed()
         self.t_embedder = NumberEmbed(hidden_size)
         self.fps_embedder = NumberEmbed(hidden_size)
         self.t_block = nn.Sequential(nn.SiLU(), nn.Linear(hidden_size, 6 * hidden_size))
@@ -233,7 +235,7 @@ class STDiT3(ModelMixin, ConfigMixin, CacheMixin):
         height, width = match_rows("height", height, num_rows), match_rows("width", width, num_rows)
         scale = (height[:1].float() * width[:1].float()).sqrt() / self.config["input_sq_size"]
         positions_SC = patch_positions(text.shape[-1], rows, columns, scale).to(dtype)
-        x_BNC = self.x_embedder(hidden_states.to(dtype), positions_SC)
+        x_BNC = self.pos_embedder(self.x_embedder(hidden_states.to(dtype)), positions_SC)
 
         rotary = self.rope(num_frames)
         for spatial, temporal in zip(self.spatial_blocks, self.temporal_blocks, strict=True):
