@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from keystep.engine.session import (
-    OUTLINE_EVALUATIONS,
     Method,
     Session,
     attached,
     find_transformers,
+    outline_length,
     session_of,
 )
 from keystep.engine.storage import Storage
@@ -182,7 +182,7 @@ def _spec_for(method: Method, module: Any, target: Any) -> ModelSpec:
     try:
         return find_spec(getattr(module, "_orig_mod", module), target)
     except ValueError:
-        if all(isinstance(rule.what, Guided) for rule in method.policy("", OUTLINE_EVALUATIONS).rules):
+        if all(isinstance(rule.what, Guided) for rule in method.policy("", outline_length(method)).rules):
             return unknown_model(type(module).__name__)
         raise
 

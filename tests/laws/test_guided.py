@@ -18,7 +18,7 @@ from keystep.engine import stream
 from keystep.engine.measure import Measurement
 from keystep.how import Damped, Hold
 from keystep.what import Guided, Span
-from keystep.when import Always, Every, Mask
+from keystep.when import Always, ErrorControl, Every, Mask, Paced
 from tests.laws.instruments import may_warn
 from tests.matrix import pipe_of
 from tests.zoo import COGVIDEOX, LATTE, OPENSORA, STEPS, WAN, WAN22, Zoo
@@ -244,3 +244,82 @@ def test_it_goes_alone_and_needs_a_pipeline() -> None:
         keystep.accelerate(WAN.build().transformer, "auto"),
     ):
         pass
+
+
+@pytest.mark.parametrize("when", [Paced(0.5), ErrorControl(0.2)], ids=["budget", "tolerance"])
+def test_the_damping_is_fitted_on_line(when: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+    keep = Damped.keep
+
+    def note(self: Damped, delta: torch.Tensor, history: Any = (), now: Any = None) -> Any:
+        kept = keep(self, delta, history, now)
+        seen.append((len(history), kept[1].clone()))
+        return kept
+
+    monkeypatch.setattr(Damped, "keep", note)
+    pipe = pipe_of(WAN)
+    with keystep.accelerate(pipe, Policy((Rule(Guided(), when, Damped()),))):
+        WAN.sample(pipe)
+    assert [count for count, _ in seen[:4]] == [0, 1, 2, 2]
+    assert not torch.equal(seen[1][1], seen[-1][1])
+
+
+def test_probes_draw_from_nobody() -> None:
+    """Without a generator of its own a sampler draws from the global one: nothing else may."""
+    zoo, pipe = with_scheduler("ancestral")
+    arguments = zoo.arguments() | {"generator": None}
+
+    def sample() -> torch.Tensor:
+        torch.manual_seed(7)
+        with torch.no_grad():
+            return pipe(**arguments).frames
+
+    plain = sample()
+    with keystep.accelerate(pipe, Policy((Rule(Guided(), Always(), Damped()),))):
+        assert torch.equal(sample(), plain)
+    with keystep.accelerate(pipe, policy()):
+        corrected = sample()
+    with keystep.accelerate(pipe, policy(correct=False)):
+        uncorrected = sample()
+    assert (corrected - plain).norm() < 1.2 * (uncorrected - plain).norm()
+
+
+@pytest.mark.parametrize("tolerance", [0.05, 0.001])
+def test_a_tolerance_survives_another_expert(tolerance: float) -> None:
+    pipe = pipe_of(WAN22)
+    with may_warn(), keystep.accelerate(pipe, "auto", tolerance=tolerance) as session:
+        WAN22.sample(pipe)
+    assert session.trace is not None and session.trace.is_complete
+
+
+def test_what_a_callback_does_in_a_gap_stays_done() -> None:
+    zoo, pipe = with_scheduler("dpm")
+
+    def shift(pipe: Any, step: int, time: Any, values: dict[str, Any]) -> dict[str, Any]:
+        return {"latents": values["latents"] + 5.0} if step == 3 else {}
+
+    call = {"callback_on_step_end": shift}
+    plain = zoo.sample(pipe, call=call)
+    with keystep.accelerate(pipe, policy("CCCsssCCCCCCCCCC")):
+        found = zoo.sample(pipe, call=call)
+    assert (found - plain).norm() < 0.5 * plain.norm()
+
+
+def test_a_refined_run_cannot_begin_in_the_middle() -> None:
+    pipe = WAN.build()
+    pipe.scheduler.set_begin_index(4)
+    with pytest.raises(ValueError, match="strength"), keystep.accelerate(pipe, "auto", quality="converged"):
+        pipe.scheduler.set_timesteps(STEPS)
+        pipe.scheduler.set_begin_index(4)
+        pipe.transformer(hidden_states=torch.zeros(1), timestep=torch.zeros(1))
+
+
+def test_estimated_error_follows_the_budget() -> None:
+    pipe, errors = pipe_of(WAN), []
+    for speedup in (1.5, 3.0):
+        with keystep.accelerate(pipe, "auto", speedup=speedup) as session:
+            WAN.sample(pipe, steps=24)
+        assert session.trace is not None and session.trace.estimated_error is not None
+        errors.append(session.trace.estimated_error)
+        assert "estimated error" in session.summary()
+    assert 0 < errors[0] < errors[1]

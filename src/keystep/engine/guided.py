@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from keystep.engine.form import Form
 from keystep.engine.run import Run
 from keystep.engine.stream import Stream
-from keystep.solver import StepCall
+from keystep.solver import StepCall, scheduler_of
 from keystep.what import Guided
 
 if TYPE_CHECKING:
@@ -27,6 +29,7 @@ class GuidedOutput:
         rule = run.rule_on(Guided)
         assert rule is not None, "made for policies with one"
         self.run, self.rule, self._spec = run, rule, spec
+        self.forms: dict[tuple[str, int], Form] = {}  # of what the model returned, by its name and call
         self._streams: dict[int, Stream] = {}
         self._num_stepped = 0
         self._is_skipped = False
@@ -43,17 +46,20 @@ class GuidedOutput:
         self._num_stepped = 0
         return number, self._is_skipped
 
-    def take_step(self, scheduler: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, bool]:
+    def take_step(
+        self, step: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[Any, bool]:
         """The scheduler's step on what was computed or is forecast, and whether the evaluation is over.
 
         A pipeline may have several latents, each with a scheduler of its own (LTX-2's audio).
         """
+        scheduler = scheduler_of(step)
         call = StepCall.read(scheduler, args, kwargs)
         stream = self._streams.get(id(scheduler))
         if stream is None:
             site = f"guided:{len(self._streams)}"
             stream = Stream(self.run, self.rule, site, scheduler, call, self._spec.channel_axis(call.sample))
             self._streams[id(scheduler)] = stream
-        result = stream.step(call, self._is_skipped)
+        result = stream.step(step, call, self._is_skipped)
         self._num_stepped += 1
         return result, self._num_stepped >= len(self._streams)

@@ -142,10 +142,12 @@ class Planner:
         return Step(action, "measured" if rule.when.signals else "scheduled")
 
     def keeps_all(self, rule: Rule) -> bool:
-        """Whether the future of a rule is unknown: it measures, or lies inside something that does."""
+        """Whether the future of a rule is unknown: it measures, or lies inside something that does; or its
+        predictor learns from everything that is computed.
+        """
         around = [r for r in self.rules if isinstance(r.what, (Output, Span))]
         outer = (r for r in around if r.what.level < rule.what.level)
-        return bool(rule.when.signals) or any(r.when.signals for r in outer)
+        return rule.how.learns or bool(rule.when.signals) or any(r.when.signals for r in outer)
 
     def look_ahead(
         self, evaluation: int, states: Mapping[str, Any], held: Held

@@ -19,6 +19,7 @@ from keystep.how import Entry, Moment
 from keystep.policy import Policy, Rule
 from keystep.what import LEAD, Branch, Guidance, Guided, Output, Part, Span
 from keystep.when import Always
+from keystep.when.control import CORRECTION, amplified
 
 
 class Run:
@@ -271,11 +272,17 @@ class Run:
         return measured
 
     def read_rest(self) -> None:
-        """Complete the trace's rows."""
+        """Complete the trace: its rows, and what the corrections say of the video."""
         for index, measurements in self._unread:
             values = {name: value for _, name, value in Measurement.read_all(measurements)}
             self.trace.rows[index].signals.update(values)
         self._unread.clear()
+        moved = [
+            (row, row.signals[CORRECTION.name]) for row in self.trace.rows if CORRECTION.name in row.signals
+        ]
+        if moved:
+            shares = (amplified(size, self._noises[row.evaluation - 1]) ** 2 for row, size in moved)
+            self.trace.estimated_error = sum(shares) ** 0.5
 
     def _write_row(self, plan: EvaluationPlan, measured: dict[str, dict[str, float]]) -> None:
         seconds, self._clock = time.perf_counter() - self._clock, time.perf_counter()

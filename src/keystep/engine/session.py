@@ -37,6 +37,7 @@ from keystep.engine.summary import summarize
 from keystep.engine.trace import Trace
 from keystep.models.spec import ModelSpec
 from keystep.policy import Policy
+from keystep.solver import levels_of
 from keystep.what import Guidance, Guided
 
 OUTLINE_EVALUATIONS = 50  # length of run at which a method's sites are looked up when attaching
@@ -76,7 +77,7 @@ class Session:
         self.guidance = Guidance.parse(guidance or self.spec.guidance)
         self.method = method
         self.storage = storage or Storage()
-        self.outline = self._policy_for(OUTLINE_EVALUATIONS)
+        self.outline = self._policy_for(outline_length(method))
         if not self.outline.rules:
             raise ValueError(f"policy {self.outline.name!r}: it has no rules, so nothing would be skipped")
         for module in self.models.values():
@@ -189,7 +190,7 @@ class Session:
                 raise ValueError(
                     f"policy {policy.name!r}: {rule.label} shows up for this length of run only; "
                     "a method may leave sites out, but not add ones it does not have at "
-                    f"{OUTLINE_EVALUATIONS} evaluations"
+                    f"{outline_length(self.method)} evaluations"
                 )
 
     def refine(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -205,7 +206,7 @@ class Session:
         if self.guided is None:
             result, is_last = step(*args, **kwargs), True
         else:
-            result, is_last = self.guided.take_step(step.__self__, args, kwargs)  # type: ignore[attr-defined]
+            result, is_last = self.guided.take_step(step, args, kwargs)
         if is_last:
             self.step()
         return result
@@ -266,8 +267,18 @@ class Session:
         times = timesteps_of(self._scheduler)
         check_levels(times, arguments.get("timestep"), self.target)
         first = first_index(times, arguments.get("timestep"), self._scheduler, self.target)
+        if first and getattr(self.method, "refined", 1) > 1:
+            raise ValueError(
+                "quality: 'converged' takes more steps from pure noise on; given a generation that begins in "
+                "the middle (strength), where the pipeline would begin at another noise level; give a speedup"
+            )
         guided = None if self.spec.guided == "calls" or self.is_whole else is_guided(self.target)
-        self._begin(len(times) - first, guided, times[first:], noise_of(self._scheduler)[first:])
+        self._begin(len(times) - first, guided, times[first:], self._read_noises()[first:])
+
+    def _read_noises(self) -> list[float]:
+        if self.is_whole:  # a scheduler that cannot be read is refused before the model runs
+            return [level.share for level in levels_of(self._scheduler)]
+        return noise_of(self._scheduler)
 
     def _outside_run(self) -> None:
         if not self.traces or not self.traces[-1].is_complete:
@@ -291,6 +302,11 @@ class Session:
     def summary(self) -> str:
         """Key steps, skipped work, bytes held and time of the last generation, in words."""
         return "no generation yet" if self.trace is None else summarize(self.trace)
+
+
+def outline_length(method: Method) -> int:
+    """The length of run at which a method shows its sites."""
+    return getattr(method, "outline", OUTLINE_EVALUATIONS)
 
 
 def find_transformers(target: Any) -> dict[str, nn.Module]:

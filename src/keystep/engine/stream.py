@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -64,11 +65,14 @@ class Stream:
     ) -> None:
         assert isinstance(rule.what, Guided)
         self.run, self.rule, self.site, self.scheduler = run, rule, site, scheduler
-        self.levels = levels_of(scheduler)[-run.num_evaluations :]
+        is_turned = call.others.get("per_token_timesteps") is not None
+        self.levels = levels_of(scheduler, is_turned)[-run.num_evaluations :]
         self._channels = channels
         self._index = 0
         self._anchor: Anchor | None = None
-        self._skipped: list[StepCall] = []  # since the anchor, where steps have to be taken again
+        # since the anchor, where steps have to be taken again: calls, and what was done to the latent before
+        self._skipped: list[tuple[StepCall, torch.Tensor | None]] = []
+        self._given: torch.Tensor | None = None  # the latent as the last step left it
         self._responses: list[Response] | None = None
         self._used: torch.Tensor | None = None  # what the forecasts since the anchor put into the latent
         self._is_corrected = rule.what.correct
@@ -78,14 +82,15 @@ class Stream:
                 self._is_corrected = False
                 run.trace.notes.append(NOT_CORRECTED.format(name=type(scheduler).__name__))
 
-    def step(self, call: StepCall, is_skipped: bool) -> Any:
-        """One step; what the scheduler returns."""
+    def step(self, step: Callable[..., Any], call: StepCall, is_skipped: bool) -> Any:
+        """One step of the scheduler, by what stands in front of it; what that returns."""
         level = self.levels[self._index]
         call = self._forecast(call, level) if is_skipped else self._compute(call, level)
-        result = call.take(self.scheduler)
+        result = call.take(step)
+        sample = result[0] if isinstance(result, tuple) else result.prev_sample
+        self._given = sample if self._takes_again else None
         if not is_skipped and self._takes_again:
             assert self._anchor is not None, "made with the computed evaluation"
-            sample = result[0] if isinstance(result, tuple) else result.prev_sample
             self._anchor.scheduler, self._anchor.sample = take_snapshot(self.scheduler), sample
             memory = (tensor for tensor in tensors_of(self.scheduler) if tensor.shape == sample.shape)
             self.run.hold(self.rule, f"{self.site} again", (sample, *memory))
@@ -108,8 +113,13 @@ class Stream:
             self.run.hold(self.rule, f"{self.site} used", (self._used,))
         call = replace(call, output=level.to_output(call.sample, data).to(call.output.dtype))
         if self._takes_again:
-            self._skipped.append(call)
+            self._skipped.append((call, self._find_change(call)))
         return call
+
+    def _find_change(self, call: StepCall) -> torch.Tensor | None:
+        """What a callback or the pipeline did to the latent since the last step; None = it is the same."""
+        assert self._given is not None, "there was a computed evaluation before"
+        return None if call.sample is self._given else call.sample - self._given
 
     # ---------------------------------------------------------------- computed
 
@@ -134,7 +144,7 @@ class Stream:
         anchor = self._anchor
         assert anchor is not None, "asked behind a gap"
         if self._responses is None:
-            return self._take_again(anchor, data) - call.sample.float()
+            return self._take_again(anchor, data, self._find_change(call)) - call.sample.float()
         assert self._used is not None, "steps were skipped"
         old, new = self._weigh(anchor, self._responses)
         return (anchor.data * old).add_(data, alpha=new).sub_(self._used)
@@ -152,16 +162,20 @@ class Stream:
         """How far an evaluation is on the way from the anchor to the present one."""
         return (index - anchor.index) / (self._index - anchor.index)
 
-    def _take_again(self, anchor: Anchor, data: torch.Tensor) -> torch.Tensor:
-        """The latent after the skipped steps with interpolated outputs; the scheduler's memory follows."""
+    def _take_again(self, anchor: Anchor, data: torch.Tensor, last: torch.Tensor | None) -> torch.Tensor:
+        """The latent after the skipped steps with interpolated outputs; the scheduler's memory follows.
+
+        What others did to the latent between the steps is done again, `last` after all of them.
+        """
         assert anchor.sample is not None
         sample, scheduler = anchor.sample, anchor.scheduler
-        for index, call in enumerate(self._skipped, start=anchor.index + 1):
+        for index, (call, change) in enumerate(self._skipped, start=anchor.index + 1):
+            sample = sample if change is None else sample + change
             between = torch.lerp(anchor.data, data, self._part(anchor, index))
             output = self.levels[index].to_output(sample, between).to(call.output.dtype)
             sample = replace(call, sample=sample, output=output).next_sample(scheduler)
         restore(self.scheduler, scheduler)
-        return sample.float()
+        return sample.float() if last is None else sample.float() + last
 
     def _measure(self, call: StepCall, level: Level, data: torch.Tensor, delta: torch.Tensor | None) -> None:
         """The forecast's error, and the correction, beside the latent."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from keystep.engine.trace import Trace
+from keystep.when.control import expected_psnr
 
 
 def format_bytes(num_bytes: float) -> str:
@@ -26,6 +27,12 @@ def summarize(trace: Trace) -> str:
         fallbacks = sum(row.decisions[label].reason.startswith("fallback") for row in trace.rows)
         also = f", {fallbacks} computed for want of a fresh history" if fallbacks else ""
         lines.append(f"  {label}: skipped in {trace.count_skips(label)} evaluations{also}")
+    if trace.estimated_error:
+        decibels = expected_psnr(trace.estimated_error)
+        lines.append(
+            f"  estimated error: {trace.estimated_error:.3f} of the latent; on the models that ship that is "
+            f"{decibels:.0f} dB of PSNR to the plain video, give or take 9"
+        )
     held = f"  cache: {format_bytes(trace.peak_cache_bytes)} at most"
     if trace.hidden_state_bytes:
         held += f", {trace.peak_cache_bytes / trace.hidden_state_bytes:.2f} hidden states"

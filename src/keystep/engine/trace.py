@@ -68,6 +68,8 @@ class Trace:
         notes: remarks for the user, e.g. a rule that stood aside and why.
         peak_cache_bytes: largest number of bytes held by histories at any time, counted by storage.
         hidden_state_bytes: bytes of one hidden state (input of the first block, all branches), 0 if unknown.
+        estimated_error: of the video, relative to its latent, where skipped outputs were corrected; None =
+            nothing is known.
         is_complete: False after an exception or an interrupted generation.
     """
 
@@ -79,6 +81,7 @@ class Trace:
     notes: list[str] = field(default_factory=list)
     peak_cache_bytes: int = 0
     hidden_state_bytes: int = 0
+    estimated_error: float | None = None
     is_complete: bool = False
 
     @property

@@ -163,3 +163,16 @@ def _points(compute: Array, psnr: Array) -> tuple[Array, Array]:
 def find(curves: Sequence[Curve], family: str) -> Curve | None:
     """The curve of a family."""
     return next((curve for curve in curves if curve.family == family), None)
+
+
+def compare_with_best(curves: Sequence[Curve], family: str) -> tuple[Delta, str] | None:
+    """BD-PSNR of a curve over the one that is hardest for it to beat, and whose that is.
+
+    Other curves of the same method are left out (`family` followed by words).
+    """
+    own = find(curves, family)
+    if own is None:
+        return None
+    others = [curve for curve in curves if not curve.family.startswith(family)]
+    deltas = [(delta, other.family) for other in others if (delta := compare(own, other)) is not None]
+    return min(deltas, key=lambda pair: pair[0].gain, default=None)

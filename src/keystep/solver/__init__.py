@@ -2,7 +2,7 @@
 
 from keystep.solver.noise import Level, levels_of
 from keystep.solver.snapshot import restore, take_snapshot, tensors_of
-from keystep.solver.step import Response, StepCall, find_response, is_repeatable, keeps_outputs
+from keystep.solver.step import Response, StepCall, find_response, is_repeatable, keeps_outputs, scheduler_of
 
 __all__ = [
     "Level",
@@ -13,6 +13,7 @@ __all__ = [
     "keeps_outputs",
     "levels_of",
     "restore",
+    "scheduler_of",
     "take_snapshot",
     "tensors_of",
 ]

@@ -56,14 +56,19 @@ class Level:
         return torch.sub(data, latent.float(), alpha=self.latent_weight) / self.output_weight
 
 
-def levels_of(scheduler: Any) -> list[Level]:
+def levels_of(scheduler: Any, is_turned: bool = False) -> list[Level]:
     """One level for each of the scheduler's timesteps, in order; one device read.
+
+    Args:
+        scheduler: its timesteps set.
+        is_turned: whether flow is given to the step with the other sign, as LTX's conditioning does.
 
     Raises:
         ValueError: it cannot be told how this scheduler's latents, or its model's outputs, are made up.
     """
     kind = _prediction_of(scheduler)
-    levels = [_level(alpha, sigma, kind) for alpha, sigma in _mixtures(scheduler, kind)]
+    read = REVERSE_FLOW if is_turned and kind == FLOW else kind
+    levels = [_level(alpha, sigma, read) for alpha, sigma in _mixtures(scheduler, kind)]
     if any(level.output_weight == 0 for level in levels):
         raise _refuse(scheduler, "an evaluation at a latent without noise, which tells nothing")
     return levels

@@ -8,13 +8,15 @@ from typing import Any
 
 import torch
 
+ADDED_TO = "cur_model_output"  # by PNDM's Runge-Kutta steps, in place
 FOLLOWED = ("step", "set_timesteps")  # what may stand in front of its methods is no part of its state
 
 
 def take_snapshot(scheduler: Any) -> Any:
     """A scheduler in the same state whose steps do not touch the original's.
 
-    Tensors are shared, for steps replace and never change them; the lists that hold them are not.
+    Tensors are shared, for steps replace them (all but one, which is copied); the lists that hold them are
+    not.
     """
     twin = object.__new__(type(scheduler))
     twin.__dict__.update(_state(scheduler))
@@ -27,10 +29,12 @@ def restore(scheduler: Any, snapshot: Any) -> None:
 
 
 def _state(scheduler: Any) -> dict[str, Any]:
-    return {name: _own(value) for name, value in vars(scheduler).items() if name not in FOLLOWED}
+    return {name: _own(name, value) for name, value in vars(scheduler).items() if name not in FOLLOWED}
 
 
-def _own(value: Any) -> Any:
+def _own(name: str, value: Any) -> Any:
+    if name == ADDED_TO and isinstance(value, torch.Tensor):
+        return value.clone()
     return type(value)(value) if type(value) in (list, dict, deque) else value
 
 

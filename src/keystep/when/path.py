@@ -13,6 +13,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
+import numpy as np
+from numpy.typing import NDArray
+
 # (1 - s, u): linear in log(1 - s + SHIFT) between them.
 POINTS = (
     (0.0, 0.0), (0.005, 0.073), (0.01, 0.174), (0.02, 0.306), (0.056, 0.548), (0.176, 0.752), (0.596, 0.908),
@@ -40,17 +43,17 @@ class Route:
     Attributes:
         costs: [k][m]: cost of all gaps behind evaluation k (from 0), itself computed, with m more computed;
             infinite where there are not so many.
-        nexts: [k][m]: the next computed one; N where m is 0.
+        nexts: [k][m]: the next computed one; N where there is none.
     """
 
-    costs: tuple[tuple[float, ...], ...]
-    nexts: tuple[tuple[int, ...], ...]
+    costs: NDArray[np.float64]
+    nexts: NDArray[np.int64]
 
     def follow(self, first: int, more: int) -> list[int]:
         """The computed evaluations from `first` on, with `more` after it."""
         computed = [first]
         for left in range(more, 0, -1):
-            computed.append(self.nexts[computed[-1]][left])
+            computed.append(int(self.nexts[computed[-1], left]))
         return computed
 
 
@@ -61,25 +64,24 @@ def gap_cost(path: Sequence[float], begin: int, end: int) -> float:
 
 
 @lru_cache(maxsize=32)
-def plan_route(shares: tuple[float, ...]) -> Route:
+def plan_route(shares: tuple[float, ...], most: int) -> Route:
     """Plan a run backwards, by dynamic programming.
 
     Args:
         shares: of noise at each evaluation, falling.
+        most: computed evaluations after the first one, at most.
     """
     num = len(shares)
-    path = [walk(share) for share in shares]
+    path = np.array([walk(share) for share in shares])
     longest = max(2, math.ceil(LONGEST * num))
-    costs: list[list[float]] = [[] for _ in range(num)]
-    nexts: list[list[int]] = [[] for _ in range(num)]
-    for k in range(num - 1, -1, -1):
-        costs[k] = [0.0 if k == num - 1 else (END * (1.0 - path[k])) ** 2]
-        nexts[k] = [num]
-        reach = range(k + 1, min(num, k + longest + 1))
-        gaps = {j: gap_cost(path, k, j) for j in reach}
-        for more in range(1, num - k):
-            usable = [j for j in reach if len(costs[j]) >= more]
-            best = min(usable, key=lambda j: gaps[j] + costs[j][more - 1])
-            costs[k].append(gaps[best] + costs[best][more - 1])
-            nexts[k].append(best)
-    return Route(tuple(map(tuple, costs)), tuple(map(tuple, nexts)))
+    costs = np.full((num, most + 1), np.inf)
+    nexts = np.full((num, most + 1), num)
+    costs[:, 0] = np.where(np.arange(num) == num - 1, 0.0, (END * (1.0 - path)) ** 2)
+    for k in range(num - 2, -1, -1):
+        ends = np.arange(k + 1, min(num, k + longest + 1))
+        gaps = ((path[ends] - path[k]) * (1.0 - 1.0 / (ends - k) ** 2)) ** 2
+        totals = gaps[:, None] + costs[ends, :-1]
+        best = totals.argmin(axis=0)
+        costs[k, 1:] = totals[best, np.arange(most)]
+        nexts[k, 1:] = np.where(np.isfinite(costs[k, 1:]), ends[best], num)
+    return Route(costs, nexts)

@@ -1,0 +1,90 @@
+"""The route that costs least, and the controllers that follow it."""
+
+from __future__ import annotations
+
+from itertools import combinations
+
+import pytest
+
+from keystep.when import ErrorControl, Paced
+from keystep.when.control import CORRECTION, amplified, expected_psnr
+from keystep.when.path import END, gap_cost, plan_route, walk
+
+
+def shares(num: int, shift: float = 7.5) -> tuple[float, ...]:
+    even = [1.0 - k / num for k in range(num)]
+    return tuple(shift * s / (1 + (shift - 1) * s) for s in even)
+
+
+def test_walk_rises_from_noise_to_data() -> None:
+    path = [walk(share) for share in shares(50)] + [walk(0.0)]
+    assert path[0] == pytest.approx(0.0) and path[-1] == pytest.approx(1.0)
+    assert all(later > earlier for earlier, later in zip(path, path[1:], strict=False))
+
+
+@pytest.mark.parametrize("count", [2, 3, 4, 6])
+def test_the_route_is_the_cheapest_of_all(count: int) -> None:
+    levels = shares(9)
+    path = [walk(share) for share in levels]
+
+    def cost(stops: tuple[int, ...]) -> float:
+        gaps = sum(gap_cost(path, a, b) for a, b in zip(stops, stops[1:], strict=False))
+        return gaps + (0.0 if stops[-1] == 8 else (END * (1 - path[stops[-1]])) ** 2)
+
+    cheapest = min(cost((0, *rest)) for rest in combinations(range(1, 9), count - 1))
+    route = plan_route(levels, 8)
+    stops = route.follow(0, count - 1)
+    assert len(stops) == count
+    assert route.costs[0][count - 1] == pytest.approx(cost(tuple(stops))) == pytest.approx(cheapest, rel=0.05)
+
+
+@pytest.mark.parametrize("num", [1, 2, 5, 20, 100])
+def test_paced_meets_its_budget(num: int) -> None:
+    for compute in (0.2, 0.4, 1.0):
+        state = Paced(compute).begin(num, shares(num))
+        assert len(state) == max(1, round(compute * num)) and min(state) == 1
+
+
+def test_paced_is_dense_where_noise_is() -> None:
+    computed = sorted(Paced(1 / 3).begin(30, shares(30)))
+    assert computed[4] - computed[0] < computed[-1] - computed[-3]
+
+
+def run(control: ErrorControl, size: float, num: int = 30) -> list[int]:
+    """Computed evaluations where every gap moves the latent by `size` times its own step, amplified."""
+    levels = shares(num)
+    path = [walk(share) for share in levels]
+    state, computed = control.begin(num, levels), []
+    for evaluation in range(1, num + 1):
+        is_computed = control.plan(state, evaluation) == "compute"
+        measured = {}
+        if is_computed:
+            if computed:
+                moved = (size**2 * gap_cost(path, computed[-1] - 1, evaluation - 1)) ** 0.5
+                measured[CORRECTION.name] = moved * (1.0 - levels[evaluation - 1] + 0.05)
+            computed.append(evaluation)
+        state = control.update(state, evaluation, is_computed, measured)
+    return computed
+
+
+def test_videos_that_err_more_are_computed_more_often() -> None:
+    calm, restless = run(ErrorControl(0.05), 0.05), run(ErrorControl(0.05), 0.5)
+    assert len(calm) < len(restless)
+
+
+def test_tighter_tolerances_are_computed_more_often() -> None:
+    counts = [len(run(ErrorControl(tolerance), 0.2)) for tolerance in (0.2, 0.05, 0.01)]
+    assert counts == sorted(counts) and counts[0] < counts[-1]
+
+
+def test_a_steady_video_meets_its_tolerance() -> None:
+    levels, control = shares(30), ErrorControl(0.03)
+    path = [walk(share) for share in levels]
+    computed = run(control, 0.17)
+    spent = sum(0.17**2 * gap_cost(path, a - 1, b - 1) for a, b in zip(computed, computed[1:], strict=False))
+    assert spent**0.5 <= 0.03
+
+
+def test_amplification_and_decibels() -> None:
+    assert amplified(0.1, 1.0) > amplified(0.1, 0.5) > amplified(0.1, 0.0)
+    assert expected_psnr(0.01) > expected_psnr(0.1)
