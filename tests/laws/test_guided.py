@@ -17,6 +17,7 @@ from keystep import Policy, Rule
 from keystep.engine import stream
 from keystep.engine.measure import Measurement
 from keystep.how import Damped, Hold
+from keystep.methods import Auto
 from keystep.what import Guided, Span
 from keystep.when import Always, ErrorControl, Every, Mask, Paced
 from tests.laws.instruments import may_warn
@@ -323,3 +324,36 @@ def test_estimated_error_follows_the_budget() -> None:
         errors.append(session.trace.estimated_error)
         assert "estimated error" in session.summary()
     assert 0 < errors[0] < errors[1]
+
+
+def test_a_budget_is_met_over_another_expert() -> None:
+    pipe = pipe_of(WAN22)
+    with keystep.accelerate(pipe, "auto", speedup=4.0) as session:
+        WAN22.sample(pipe)
+    assert session.trace is not None and len(session.trace.key_steps) == STEPS // 4
+
+
+def test_a_tolerance_that_cannot_be_judged_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"auto\.correct"):
+        Auto(tolerance=0.1, correct=False)
+    pipe = COGVIDEOX.build()
+    pipe.scheduler = CogVideoXDPMScheduler.from_config(pipe.scheduler.config)
+    with pytest.raises(ValueError, match="give a speedup"), keystep.accelerate(pipe, "auto", tolerance=0.1):
+        COGVIDEOX.sample(pipe)
+
+
+def test_taking_steps_again_holds_a_few_latents(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not one for each step of a long gap."""
+    zoo, pipe = with_scheduler("unipc")
+    sizes = []
+    forecast = stream.Stream._forecast
+
+    def note(self: stream.Stream, *args: Any) -> Any:
+        call = forecast(self, *args)
+        sizes.append(sum(kept.sample.numel() + kept.output.numel() for kept, _ in self._skipped))
+        return call
+
+    monkeypatch.setattr(stream.Stream, "_forecast", note)
+    with keystep.accelerate(pipe, "auto", speedup=4.0):
+        zoo.sample(pipe)
+    assert sizes and max(sizes) == 0

@@ -186,7 +186,8 @@ class Run:
         self._evaluation += 1
         self._num_calls, self._seen, self._measured = 0, (), {}
         if model != self.model:
-            self._forget(f"evaluation {self._evaluation}: {model} takes over")
+            if not self.rule_on(Guided):  # what the guided output does goes on
+                self._forget(f"evaluation {self._evaluation}: {model} takes over")
             self.model = model
         if self._has_changed(condition):
             self._forget(f"evaluation {self._evaluation}: the prompt changed")

@@ -32,6 +32,12 @@ NOT_CORRECTED = (
 )
 
 
+NOT_MEASURED = (
+    "tolerance: the steps of {name} cannot be taken again as they were, so the error that a tolerance is "
+    "about cannot be measured; give a speedup"
+)
+
+
 @dataclass
 class Anchor:
     """The newest computed evaluation of a stream.
@@ -80,6 +86,8 @@ class Stream:
             self._responses = find_response(scheduler, call, self.levels)
             if self._responses is None and not is_repeatable(scheduler, call):
                 self._is_corrected = False
+                if CORRECTION in rule.when.signals:
+                    raise ValueError(NOT_MEASURED.format(name=type(scheduler).__name__))
                 run.trace.notes.append(NOT_CORRECTED.format(name=type(scheduler).__name__))
 
     def step(self, step: Callable[..., Any], call: StepCall, is_skipped: bool) -> Any:
@@ -113,7 +121,10 @@ class Stream:
             self.run.hold(self.rule, f"{self.site} used", (self._used,))
         call = replace(call, output=level.to_output(call.sample, data).to(call.output.dtype))
         if self._takes_again:
-            self._skipped.append((call, self._find_change(call)))
+            bare = replace(call, output=call.output.new_empty(0), sample=call.sample.new_empty(0))
+            self._skipped.append((bare, self._find_change(call)))
+            changes = tuple(change for _, change in self._skipped if change is not None)
+            self.run.hold(self.rule, f"{self.site} changes", changes)
         return call
 
     def _find_change(self, call: StepCall) -> torch.Tensor | None:

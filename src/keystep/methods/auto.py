@@ -63,6 +63,14 @@ class Auto:
                 "goes with speedup)"
             )
 
+        is_blind = not self.correct and (self.tolerance or self.quality in TOLERANCES)
+        require(
+            not is_blind,
+            "auto.correct",
+            self.correct,
+            "True with a tolerance, which is judged by corrections",
+        )
+
     @property
     def refined(self) -> int:
         """Sampling steps for each one that is asked for."""

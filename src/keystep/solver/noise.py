@@ -94,10 +94,10 @@ def _mixtures(scheduler: Any, kind: str) -> list[tuple[float, float]]:
     if sigmas is None:
         if not hasattr(scheduler, "alphas_cumprod"):
             raise _refuse(scheduler, "neither sigmas nor alphas_cumprod")
-        table = scheduler.alphas_cumprod.double().cpu()
+        table = scheduler.alphas_cumprod.cpu().double()
         kept = table[timesteps.long().cpu()]
         return list(zip(kept.sqrt().tolist(), (1 - kept).sqrt().tolist(), strict=True))
-    values = torch.as_tensor(sigmas)[: len(timesteps)].double().tolist()
+    values = torch.as_tensor(sigmas)[: len(timesteps)].cpu().double().tolist()
     if scheduler.config.get("invert_sigmas"):
         values = [1.0 - value for value in values]
     if kind in (FLOW, REVERSE_FLOW):

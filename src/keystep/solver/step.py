@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -85,9 +86,10 @@ def is_repeatable(scheduler: Any, call: StepCall) -> bool:
     if BEYOND & set(call.others):
         return False
     ends = []
-    for seed in (SEED, SEED + 1):
-        twin = take_snapshot(scheduler)
-        ends.append([_probe(twin, call, timestep, 1, 1, seed) for timestep in scheduler.timesteps])
+    with _forked(call):
+        for seed in (SEED, SEED + 1):
+            twin = take_snapshot(scheduler)
+            ends.append([_probe(twin, call, timestep, 1, 1, seed) for timestep in scheduler.timesteps])
     return torch.equal(*(torch.cat(each) for each in ends))
 
 
@@ -106,16 +108,15 @@ def find_response(scheduler: Any, call: StepCall, levels: list[Level]) -> list[R
     if any(scheduler.config.get(name) for name in CLIPPING) or BEYOND & set(call.others):
         return None
     twin, rows = take_snapshot(scheduler), []
-    timesteps = scheduler.timesteps[len(scheduler.timesteps) - len(levels) :]
-    for timestep in timesteps:
-        before = take_snapshot(twin)
-        rows.append(
-            [_probe(take_snapshot(before), call, timestep, *pair) for pair in ((1, 0), (0, 1), (0, 0))]
-        )
-        _probe(twin, call, timestep, 0, 0)
-        if keeps_outputs(before, twin):
-            return None
-    values = torch.stack([torch.cat(row) for row in rows]).double().tolist()
+    with _forked(call):
+        for timestep in scheduler.timesteps[len(scheduler.timesteps) - len(levels) :]:
+            before = take_snapshot(twin)
+            numbers = ((1, 0), (0, 1), (0, 0))  # latent, output
+            rows.append([_probe(take_snapshot(before), call, timestep, *pair) for pair in numbers])
+            _probe(twin, call, timestep, 0, 0)
+            if keeps_outputs(before, twin):
+                return None
+    values = torch.stack([torch.cat(row) for row in rows]).cpu().double().tolist()
     return [
         _in_data(latent - rest, output - rest, level)
         for (latent, output, rest), level in zip(values, levels, strict=True)
@@ -131,9 +132,21 @@ def _probe(
         device = call.sample.device if _draws_there(others["generator"], call.sample) else "cpu"
         others["generator"] = torch.Generator(device).manual_seed(seed)
     number = StepCall(_single(output, call), _single(sample, call), timestep, others)
-    with torch.random.fork_rng([call.sample.device] if call.sample.is_cuda else []):
-        torch.manual_seed(seed)  # for samplers that draw from nobody's generator
-        return number.next_sample(scheduler).float().reshape(1)
+    _seed(call.sample.device, seed)
+    return number.next_sample(scheduler).float().reshape(1)
+
+
+def _forked(call: StepCall) -> AbstractContextManager[None]:
+    """Gives back the global generators that samplers without one of their own draw from."""
+    return torch.random.fork_rng([call.sample.device] if call.sample.is_cuda else [])
+
+
+def _seed(device: torch.device, seed: int) -> None:
+    """Seed what `_forked` gives back, and no other device's generator as `torch.manual_seed` would."""
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        with torch.cuda.device(device):
+            torch.cuda.manual_seed(seed)
 
 
 def _draws_there(generator: Any, sample: torch.Tensor) -> bool:
