@@ -170,7 +170,7 @@ def drive(
     x = zoo.arguments(batch, seed)["latents"]
     axis = 2 if zoo.latent[1] == 4 else 1  # CogVideoX latents are frames first
     if session is not None:
-        session.begin(steps, is_guided, times)
+        session.begin(steps, is_guided, times, [time / 999.0 for time in times])
     for k, time in enumerate(times):
         outputs = {
             name: value.narrow(axis, 0, 4)

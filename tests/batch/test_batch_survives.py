@@ -68,7 +68,13 @@ def test_the_whole_batch_is_interrupted_and_resumed(tmp_path, blow):
     manifest = tmp_path / "out" / "manifest.jsonl"
     root = Path(__file__).parents[2]
     command = [sys.executable, "-m", "tests.batch.jobs", str(tmp_path), str(NUM)]
-    with subprocess.Popen(command, cwd=root, stderr=subprocess.PIPE, start_new_session=True) as batch:
+    with subprocess.Popen(
+        command,
+        cwd=root,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # tests behind a "&" ignore it
+    ) as batch:
         wait_until(lambda: manifest.exists() and manifest.read_bytes().count(b"\n") >= 50)
         # Ctrl-C reaches the whole group; kill -9 is for the one that cannot say goodbye.
         (os.killpg if blow == signal.SIGINT else os.kill)(batch.pid, blow)

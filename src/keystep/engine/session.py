@@ -82,6 +82,7 @@ class Session:
             raise ValueError(f"policy {self.outline.name!r}: it has no rules, so nothing would be skipped")
         for module in self.models.values():
             if not self.is_whole:
+                check_not_compiled(type(module).__name__, module)
                 check_spec(spec, module)
         self.traces: deque[Trace] = deque(maxlen=NUM_TRACES)
         self.run: Run | None = None

@@ -68,9 +68,9 @@ class Trace:
         notes: remarks for the user, e.g. a rule that stood aside and why.
         peak_cache_bytes: largest number of bytes held by histories at any time, counted by storage.
         hidden_state_bytes: bytes of one hidden state (input of the first block, all branches), 0 if unknown.
+        is_complete: False after an exception or an interrupted generation.
         estimated_error: of the video, relative to its latent, where skipped outputs were corrected; None =
             nothing is known.
-        is_complete: False after an exception or an interrupted generation.
     """
 
     method: str
@@ -81,8 +81,8 @@ class Trace:
     notes: list[str] = field(default_factory=list)
     peak_cache_bytes: int = 0
     hidden_state_bytes: int = 0
-    estimated_error: float | None = None
     is_complete: bool = False
+    estimated_error: float | None = None
 
     @property
     def key_steps(self) -> list[int]:
