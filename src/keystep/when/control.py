@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from keystep.errors import require
 from keystep.what.site import Correction, Forecast
 from keystep.when.controller import Plan, Schedule
-from keystep.when.path import Route, gap_cost, plan_route, walk
+from keystep.when.path import Route, gap_cost, plan_route
 from keystep.when.signal import LatentShare, Signal
 
 FORECAST_ERROR = LatentShare("forecast error", Forecast())
@@ -133,10 +133,9 @@ class ErrorControl:
         now = evaluation - 1
         moved = measured.get(CORRECTION.name, math.nan)
         if state.last >= 0 and math.isfinite(moved):  # gaps without a correction cost nothing
-            path = [walk(share) for share in state.shares]
             state = replace(
                 state,
-                planned=state.planned + gap_cost(path, state.last, now),
+                planned=state.planned + gap_cost(state.route.path, state.last, now),
                 spent=state.spent + amplified(moved, state.shares[now]) ** 2,
             )
         return replace(state, last=now, next=self._choose(state, now))

@@ -9,9 +9,9 @@ of which a gap costs the square of its step.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,11 +41,13 @@ class Route:
     """The best continuation from each evaluation, for each number of computed ones.
 
     Attributes:
+        path: u at each evaluation.
         costs: [k][m]: cost of all gaps behind evaluation k (from 0), itself computed, with m more computed;
             infinite where there are not so many.
         nexts: [k][m]: the next computed one; N where there is none.
     """
 
+    path: NDArray[np.float64]
     costs: NDArray[np.float64]
     nexts: NDArray[np.int64]
 
@@ -57,8 +59,8 @@ class Route:
         return computed
 
 
-def gap_cost(path: Sequence[float], begin: int, end: int) -> float:
-    """Of computing `begin` and `end` and nothing between: neighbours cost nothing."""
+def gap_cost(path: Any, begin: int, end: Any) -> Any:
+    """Of computing `begin` and `end` (or each of several) and nothing between: neighbours cost nothing."""
     length = end - begin
     return ((path[end] - path[begin]) * (1.0 - 1.0 / length**2)) ** 2
 
@@ -79,9 +81,8 @@ def plan_route(shares: tuple[float, ...], most: int) -> Route:
     costs[:, 0] = np.where(np.arange(num) == num - 1, 0.0, (END * (1.0 - path)) ** 2)
     for k in range(num - 2, -1, -1):
         ends = np.arange(k + 1, min(num, k + longest + 1))
-        gaps = ((path[ends] - path[k]) * (1.0 - 1.0 / (ends - k) ** 2)) ** 2
-        totals = gaps[:, None] + costs[ends, :-1]
+        totals = gap_cost(path, k, ends)[:, None] + costs[ends, :-1]
         best = totals.argmin(axis=0)
         costs[k, 1:] = totals[best, np.arange(most)]
         nexts[k, 1:] = np.where(np.isfinite(costs[k, 1:]), ends[best], num)
-    return Route(costs, nexts)
+    return Route(path, costs, nexts)
