@@ -59,7 +59,8 @@ class Timed:
 
 def count(pipe: Any, arguments: Mapping[str, Any]) -> Counted:
     """Generate once, counting operations and bytes; far slower than the generation itself."""
-    memory, counter = PeakMemory(_existing(pipe, arguments)), FlopCounter()
+    memory = PeakMemory(_existing(pipe, arguments))
+    counter = FlopCounter(memory.see)
     ends: list[int] = []
     held: list[int] = []
 
@@ -68,7 +69,7 @@ def count(pipe: Any, arguments: Mapping[str, Any]) -> Counted:
         ends.append(counter.total)
         held.append(memory.num_bytes)
 
-    with read_loop(pipe, lambda: counter.total, end_step) as loop, memory, counter:
+    with read_loop(pipe, lambda: counter.total, end_step) as loop, counter:
         output = pipe(**arguments)
     assert loop.begin is not None, "read_loop reads the beginning before any end"
     flops = tuple(int(after - before) for before, after in pairwise([loop.begin, *ends]))

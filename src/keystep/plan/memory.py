@@ -35,10 +35,14 @@ class PeakMemory(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         """Run one operator and note what it made."""
         result = func(*args, **(kwargs or {}))
-        for value in tree_leaves(result):
+        self.see(result)
+        return result
+
+    def see(self, result: Any) -> None:
+        """Follow the tensors in what an operator made; for one mode that serves several."""
+        for value in (result,) if isinstance(result, torch.Tensor) else tree_leaves(result):
             if isinstance(value, torch.Tensor):
                 self._follow(value.untyped_storage())
-        return result
 
     def _follow(self, storage: torch.UntypedStorage) -> None:
         address, num_bytes = storage._cdata, storage.nbytes()
