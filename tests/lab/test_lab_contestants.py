@@ -3,8 +3,10 @@
 import pytest
 import torch
 
+import keystep
 from keystep.lab import cache_dit, diffusers_hooks, grid, solvers
 from keystep.lab.contestant import Bench
+from keystep.lab.placed import placed_by_others
 from keystep.lab.run import choose_contestants
 from keystep.lab.sample import count, generate
 from keystep.lab.shapes import random_subjects
@@ -37,7 +39,8 @@ def test_names_are_different_and_every_curve_has_one_default():
     assert len(set(names)) == len(names)
     for family in {name.family for name in names}:
         num_defaults = sum(c.is_default for c in contestants if c.name.family == family)
-        assert num_defaults == (0 if family.endswith(grid.COMBINED) else 1)
+        is_combined = family.endswith(grid.COMBINED) or " on " in family
+        assert num_defaults == (0 if is_combined else 1)
 
 
 def test_every_method_of_the_registry_is_measured():
@@ -51,6 +54,20 @@ def test_every_setting_is_one_that_the_method_takes(name):
     sweep = grid.SWEEPS[name]
     made = [build(sweep.method, **sweep.fixed, **options) for options in sweep.settings]
     assert len(set(map(repr, made))) == len(made)
+
+
+def test_auto_is_placed_where_others_compute(bench):
+    contestants = {str(c.name): c for c in placed_by_others()}
+    plain = count(bench.pipe, bench.call("a", 0))
+    made = make(bench, contestants["keystep: auto on every k-th (k=2)"])
+    computed = [k + 1 for k, flops in enumerate(made.step_flops) if flops == max(plain.step_flops)]
+    odd = range(1, bench.num_steps + 1, 2)
+    assert computed == sorted({*odd, bench.num_steps})
+    with keystep.accelerate(bench.pipe, "easycache", threshold=0.2) as session:
+        generate(bench.pipe, bench.call(bench.subject.development_prompts[0], 0))
+    made = make(bench, contestants["keystep: auto on easycache (threshold=0.2)"])
+    computed = [flops == max(plain.step_flops) for flops in made.step_flops]
+    assert computed == [not row.skipped for row in session.trace.rows]
 
 
 @pytest.mark.parametrize("contestant", grid.never_skipping(), ids=lambda c: c.name.method)

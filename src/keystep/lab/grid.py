@@ -7,6 +7,7 @@ from typing import Any
 
 from keystep.how import Constant, FrequencyBands, Hold, Linear
 from keystep.lab.contestant import OURS, Contestant, Name, describe, ours
+from keystep.lab.placed import placed_by_others
 from keystep.methods.registry import METHODS
 from keystep.policy import Policy, Rule
 from keystep.what import Attention, Branch, Span
@@ -90,8 +91,8 @@ MEASURING = "never: adacache, measuring"
 
 
 def own_methods() -> list[Contestant]:
-    """Every method of the registry with each of its settings; the first setting is the default of
-    all that are no combination.
+    """Every method of the registry with each of its settings, and `auto` as others would place it; the first
+    setting is the default of all that are no combination.
     """
     swept = {sweep.method for sweep in SWEEPS.values()}
     single = {name: Sweep(name, ({},)) for name in METHODS if name not in swept}
@@ -104,7 +105,7 @@ def own_methods() -> list[Contestant]:
         for name, sweep in (SWEEPS | single).items()
         if sweep.method in METHODS
         for index, options in enumerate(sweep.settings)
-    ]
+    ] + placed_by_others()
 
 
 def never_skipping() -> list[Contestant]:
