@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import keystep
 from keystep.how import Damped
-from keystep.lab.contestant import OURS, Bench, Contestant, Name
+from keystep.lab.contestant import OURS, Attach, Bench, Contestant, Name
 from keystep.lab.sample import generate
 from keystep.methods.static import Static
 from keystep.models.registry import find_spec
@@ -32,7 +32,7 @@ def placed_by_others() -> list[Contestant]:
     ]
 
 
-def _attach(place: Place) -> Callable[[Bench], Iterator[None]]:
+def _attach(place: Place) -> Attach:
     @contextmanager
     def attach(bench: Bench) -> Iterator[None]:
         policy = Policy((Rule(Guided(), place(bench), Damped()),), "placed")
