@@ -6,15 +6,10 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-from keystep.engine.session import (
-    Method,
-    Session,
-    attached,
-    find_transformers,
-    outline_length,
-    session_of,
-)
+from keystep.engine.method import Method, outline_length
+from keystep.engine.session import Session, attached, session_of
 from keystep.engine.storage import Storage
+from keystep.engine.target import find_transformers
 from keystep.errors import unknown
 from keystep.methods.registry import METHODS, build
 from keystep.models.catalogue import CATALOGUE, find_pipeline

@@ -19,7 +19,7 @@ from diffusers.models.cache_utils import CacheMixin
 from torch import nn
 
 from keystep.api import session_for
-from keystep.engine.session import Method
+from keystep.engine.method import Method
 from keystep.engine.storage import Storage
 from keystep.models.spec import ModelSpec
 from keystep.what import Guidance

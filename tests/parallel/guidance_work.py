@@ -8,7 +8,7 @@ import torch
 from torch.utils._pytree import tree_map
 
 import keystep
-from keystep.engine.session import Method
+from keystep.engine.method import Method
 from keystep.models.catalogue import import_name
 from keystep.plan import Layout
 from keystep.plan.workload import Workload

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from keystep import Policy, Rule
-from keystep.engine.session import Method
+from keystep.engine.method import Method
 from keystep.how import Hold
 from keystep.plan import LINKS, Layout, Machine, Scaling, plan_method, plan_model
 from keystep.plan.cost import Cost

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 import keystep
-from keystep.engine.session import Method
+from keystep.engine.method import Method
 from keystep.engine.trace import Trace
 
 from .decisions import Counts, record

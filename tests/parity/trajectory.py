@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 
-from keystep.engine.session import Method
+from keystep.engine.method import Method
 from keystep.how import FrequencyBands, Hold
 from keystep.methods.fastercache import PRESETS, FasterCache, attention_rule, cfg_rule
 from keystep.policy import Policy, Rule

@@ -12,7 +12,7 @@ from torch import nn
 
 from keystep.calibrate.generation import after_each_step, final_latent
 from keystep.engine.clock import is_guided
-from keystep.engine.session import find_transformers
+from keystep.engine.target import find_transformers
 from keystep.models.spec import ModelSpec
 from keystep.what import LEAD, Guidance
 from keystep.what.branch import rows_of

@@ -83,7 +83,7 @@ def _run(
 ) -> None:
     from keystep.calibrate import Record
     from keystep.cli.console import print_path
-    from keystep.engine.session import find_transformers
+    from keystep.engine.target import find_transformers
     from keystep.models.registry import find_spec
 
     spec = find_spec(next(iter(find_transformers(pipe).values())), pipe)

@@ -108,7 +108,7 @@ class Prober:
             for signal in signals
             if len(previous) >= signal.num_previous
         ]
-        self.run.measurements.extend(measurements)
+        self.run.recorder.note(*measurements)
         num_kept = max(signal.num_previous for signal in signals)
         return Probed(key, value, before is not None, since, num_kept, measurements)
 

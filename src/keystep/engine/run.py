@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,15 +10,14 @@ import torch
 
 from keystep.engine.history import Histories
 from keystep.engine.ledger import Ledger
-from keystep.engine.measure import Measurement
 from keystep.engine.planner import EvaluationPlan, Planner, Step, inside
+from keystep.engine.recorder import Recorder
 from keystep.engine.storage import Storage
 from keystep.engine.trace import Decision, Row, Trace
 from keystep.how import Entry, Moment
 from keystep.policy import Policy, Rule
 from keystep.what import LEAD, Branch, Guidance, Guided, Output, Part, Span
 from keystep.when import Always
-from keystep.when.control import CORRECTION, amplified
 
 
 class Run:
@@ -63,8 +61,7 @@ class Run:
         self.output_dtype: torch.dtype | None = None
         self.lead_output: Any = None  # the conditional output, while other branches of its evaluation are due
         self.plan: EvaluationPlan | None = None
-        self.measurements: list[Measurement] = []
-        self._unread: list[tuple[int, list[Measurement]]] = []  # by row of the trace
+        self.recorder = Recorder(trace, noises)
         self._times, self._noises = times, noises
         self._planner = Planner(policy, self.branches, num_evaluations, times, noises)
         self._ledger = Ledger(self._planner, storage)
@@ -76,7 +73,6 @@ class Run:
         self._seen: tuple[str, ...] = ()  # branches of this evaluation's calls so far
         self.model = ""
         self.sites: dict[str, tuple[str, ...]] = {}  # attention module -> names of the tensors it returns
-        self._clock = time.perf_counter()
         self.trace.notes.extend(policy.notes)
         self._note_absent_rules()
         self._check_times()
@@ -234,7 +230,7 @@ class Run:
         """The sampler took its step: feed the controllers, write the row, drop what nobody will use."""
         assert self.plan is not None, "closed only after a model call"
         self._check_calls()
-        plan, measured = self.plan, self._read_measurements()
+        plan, measured = self.plan, self.recorder.read()
         self._ledger.close(plan, self._seen, measured)
         self._write_row(plan, measured)
         self.plan, self.lead_output = None, None
@@ -260,33 +256,7 @@ class Run:
         self.trace.hidden_state_bytes //= len(self.guidance.order)
         self._note_absent_rules()
 
-    def _read_measurements(self) -> dict[str, dict[str, float]]:
-        """What decides is read now; what only the trace shows waits for the end of the generation."""
-        measured: dict[str, dict[str, float]] = {}
-        wanted = [each for each in self.measurements if each.signal in each.rule.signals]
-        for label, name, value in Measurement.read_all(wanted):
-            measured.setdefault(label, {})[name] = value
-        rest = [each for each in self.measurements if each.signal not in each.rule.signals]
-        if rest:
-            self._unread.append((len(self.trace.rows), rest))
-        self.measurements.clear()
-        return measured
-
-    def read_rest(self) -> None:
-        """Complete the trace: its rows, and what the corrections say of the video."""
-        for index, measurements in self._unread:
-            values = {name: value for _, name, value in Measurement.read_all(measurements)}
-            self.trace.rows[index].signals.update(values)
-        self._unread.clear()
-        moved = [
-            (row, row.signals[CORRECTION.name]) for row in self.trace.rows if CORRECTION.name in row.signals
-        ]
-        if moved:
-            shares = (amplified(size, self._noises[row.evaluation - 1]) ** 2 for row, size in moved)
-            self.trace.estimated_error = sum(shares) ** 0.5
-
     def _write_row(self, plan: EvaluationPlan, measured: dict[str, dict[str, float]]) -> None:
-        seconds, self._clock = time.perf_counter() - self._clock, time.perf_counter()
         decisions = {
             label: Decision("skip" if step.action == "skip" else "compute", step.reason)
             for label, step in plan.steps.items()
@@ -302,7 +272,7 @@ class Run:
                 decisions=decisions,
                 signals=signals,
                 cache_bytes=self.histories.num_bytes,
-                seconds=seconds,
+                seconds=self.recorder.lap(),
             )
         )
 

@@ -9,7 +9,7 @@ import warnings
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
-from typing import Any, Protocol
+from typing import Any
 
 from torch import nn
 
@@ -23,37 +23,28 @@ from keystep.engine.checks import (
     check_seats,
     check_sites,
     check_spec,
-    leave_out,
 )
 from keystep.engine.clock import check_levels, first_index, is_guided, noise_of, refine_steps, timesteps_of
 from keystep.engine.compiled import budget_for
 from keystep.engine.follow import follow
 from keystep.engine.guided import GuidedOutput
 from keystep.engine.guided_seat import GuidedSeat
+from keystep.engine.method import Method, check_outline, outline_of, policy_for
 from keystep.engine.run import Run
 from keystep.engine.seats import ModelSeat
 from keystep.engine.storage import Storage
 from keystep.engine.summary import summarize
+from keystep.engine.target import find_transformers
 from keystep.engine.trace import Trace
 from keystep.models.spec import ModelSpec
-from keystep.policy import Policy
 from keystep.solver import levels_of
 from keystep.what import Guidance, Guided
 
-OUTLINE_EVALUATIONS = 50  # length of run at which a method's sites are looked up when attaching
 NUM_TRACES = 64  # traces kept for long-lived pipelines
 
 
 class KeystepWarning(UserWarning):
     """Something keystep was asked for did not happen, and the result is right all the same."""
-
-
-class Method(Protocol):
-    """Anything that makes a policy for a model and a number of evaluations."""
-
-    def policy(self, model: str, num_evaluations: int) -> Policy:
-        """The policy."""
-        ...
 
 
 class Session:
@@ -77,9 +68,7 @@ class Session:
         self.guidance = Guidance.parse(guidance or self.spec.guidance)
         self.method = method
         self.storage = storage or Storage()
-        self.outline = self._policy_for(outline_length(method))
-        if not self.outline.rules:
-            raise ValueError(f"policy {self.outline.name!r}: it has no rules, so nothing would be skipped")
+        self.outline = outline_of(method, spec, self.models)
         for name, module in self.models.items():
             if not self.is_whole:
                 if not isinstance(vars(module).get(CALL), (ModelSeat, GuidedSeat)):
@@ -165,8 +154,8 @@ class Session:
         self.abort()
         check_entry(self.models, self.entry)
         check_seats(self.models, self.entry)
-        policy = self._policy_for(num_evaluations)
-        self._check_outline(policy)
+        policy = policy_for(self.method, num_evaluations, self.spec, self.models)
+        check_outline(self.method, self.outline, policy)
         trace = Trace(policy.name, self.spec.name, num_evaluations, guided is not False)
         further = self.spec.further_calls
         told = False if self.is_whole else guided  # branches do not matter where all are skipped together
@@ -176,24 +165,6 @@ class Session:
         self.guided = GuidedOutput(self.run, self.spec) if self.is_whole else None
         self.traces.append(trace)
         self._is_due, self._has_warned_beyond = False, False
-
-    def _policy_for(self, num_evaluations: int) -> Policy:
-        """The method's policy, less what a partial one has for sites this model lacks."""
-        policy = self.method.policy(self.spec.name, num_evaluations)
-        for module in self.models.values():
-            policy = leave_out(policy, self.spec, module)
-        return policy
-
-    def _check_outline(self, policy: Policy) -> None:
-        """Seats and taps were put in place for the outline; what it did not show would be idle."""
-        known = {rule.what for rule in self.outline.rules}
-        for rule in policy.rules:
-            if rule.what not in known:
-                raise ValueError(
-                    f"policy {policy.name!r}: {rule.label} shows up for this length of run only; "
-                    "a method may leave sites out, but not add ones it does not have at "
-                    f"{outline_length(self.method)} evaluations"
-                )
 
     def refine(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """More steps than asked for, where the method wants them."""
@@ -227,7 +198,7 @@ class Session:
 
     def _finish(self, run: Run) -> None:
         run.trace.is_complete = True
-        run.read_rest()
+        run.recorder.read_rest()
         run.histories.clear()
         self.run, self.guided = None, None
         if not any(row.skipped for row in run.trace.rows) and run.may_skip:
@@ -304,29 +275,6 @@ class Session:
     def summary(self) -> str:
         """Key steps, skipped work, bytes held and time of the last generation, in words."""
         return "no generation yet" if self.trace is None else summarize(self.trace)
-
-
-def outline_length(method: Method) -> int:
-    """The length of run at which a method shows its sites."""
-    return getattr(method, "outline", OUTLINE_EVALUATIONS)
-
-
-def find_transformers(target: Any) -> dict[str, nn.Module]:
-    """The transformers of a pipeline by attribute name, or a bare one.
-
-    Raises:
-        ValueError: if there is none.
-    """
-    if isinstance(target, nn.Module):
-        return {"transformer": target}
-    names = ("transformer", "transformer_2")
-    found = {name: getattr(target, name, None) for name in names}
-    models = {name: module for name, module in found.items() if isinstance(module, nn.Module)}
-    if not models:
-        raise ValueError(
-            f"pipe: {type(target).__name__} has no transformer to accelerate (looked for {', '.join(names)})"
-        )
-    return models
 
 
 @contextmanager

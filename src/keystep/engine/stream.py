@@ -201,7 +201,7 @@ class Stream:
     def _note(self, signal: LatentShare, value: torch.Tensor, latent: torch.Tensor) -> None:
         pair = torch.stack([value, latent])
         measurement = Measurement.begin(self.rule, signal, signal.probe, pair, (), 1, len(latent))
-        self.run.measurements.append(measurement)
+        self.run.recorder.note(measurement)
 
     # ---------------------------------------------------------------- layout
 

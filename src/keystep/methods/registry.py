@@ -23,7 +23,7 @@ from keystep.methods.taylorseer import TaylorSeer
 from keystep.methods.teacache import TeaCache
 
 if TYPE_CHECKING:
-    from keystep.engine.session import Method
+    from keystep.engine.method import Method
 
 
 @dataclass(frozen=True)

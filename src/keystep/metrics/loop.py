@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from keystep.engine.session import find_transformers
+from keystep.engine.target import find_transformers
 
 StepCallback = Callable[[int, int], None]  # (scheduler steps done, planned), after each scheduler step
 

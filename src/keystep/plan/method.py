@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import keystep
-from keystep.engine.session import Method
+from keystep.engine.method import Method
 from keystep.metrics.flops import FlopCounter
 from keystep.plan.cost import Cost
 from keystep.plan.workload import Workload, on_meta

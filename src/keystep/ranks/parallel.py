@@ -11,7 +11,8 @@ from torch import nn
 from keystep.engine.agreement import RANKS, Agreement
 from keystep.engine.checks import check_not_parallel
 from keystep.engine.restore import replace_attribute
-from keystep.engine.session import find_transformers, session_of
+from keystep.engine.session import session_of
+from keystep.engine.target import find_transformers
 from keystep.models.registry import find_spec
 from keystep.models.spec import ModelSpec
 from keystep.ranks.group import Group, Traffic
