@@ -21,10 +21,10 @@ from diffusers import (
 from diffusers.hooks.sea_cache import SeaCacheConfig, _apply_sea_filter
 
 import keystep
-from keystep.engine.clock import noise_of
 from keystep.methods import SeaCache
 from keystep.models.opensora.scheduler import RectifiedFlowScheduler
 from keystep.models.registry import find_spec
+from keystep.solver import shares_of
 from keystep.what.spectrum import filter_frames
 from tests.families import hunyuan_like, separate, wan_like
 from tests.zoo import LATTE, STEPS, WAN
@@ -106,7 +106,7 @@ def add_noise(scheduler: Any, video: float, noise: float, time: torch.Tensor) ->
 def test_noise_levels_are_what_the_scheduler_adds(cls: Any, config: dict[str, Any]) -> None:
     scheduler = cls(**config)
     scheduler.set_timesteps(8)
-    levels = noise_of(scheduler)
+    levels = shares_of(scheduler)
     assert len(levels) == len(scheduler.timesteps)
     for time, level in zip(scheduler.timesteps, levels, strict=True):
         of_video, of_noise = add_noise(scheduler, 1.0, 0.0, time), add_noise(scheduler, 0.0, 1.0, time)
@@ -116,19 +116,19 @@ def test_noise_levels_are_what_the_scheduler_adds(cls: Any, config: dict[str, An
 def test_noise_levels_of_open_sora() -> None:
     scheduler = RectifiedFlowScheduler()
     scheduler.set_timesteps(8, height=64, width=64, num_frames=17)
-    assert noise_of(scheduler) == pytest.approx((scheduler.timesteps / 1000).tolist())
+    assert shares_of(scheduler) == pytest.approx((scheduler.timesteps / 1000).tolist())
 
 
 def test_noise_levels_from_the_other_end_and_none() -> None:
     usual, inverted = FlowMatchEulerDiscreteScheduler(), FlowMatchEulerDiscreteScheduler(invert_sigmas=True)
     for scheduler in (usual, inverted):
         scheduler.set_timesteps(5)
-    assert noise_of(inverted) == pytest.approx(noise_of(usual), rel=1e-4)
+    assert shares_of(inverted) == pytest.approx(shares_of(usual), rel=1e-4)
 
     class Bare:
         timesteps = torch.arange(4)
 
-    assert noise_of(Bare()) == []
+    assert shares_of(Bare()) == []
 
 
 def test_without_noise_levels_it_says_what_to_pass() -> None:

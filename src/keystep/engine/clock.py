@@ -15,30 +15,6 @@ def timesteps_of(scheduler: Any) -> list[float]:
     return timesteps.tolist() if isinstance(timesteps, torch.Tensor) else [float(t) for t in timesteps]
 
 
-def noise_of(scheduler: Any) -> list[float]:
-    """Share of noise in the latent at each evaluation, 0 to 1; nothing where a scheduler does not tell.
-
-    Whatever the latents' scale: the noise's part over the sum of both parts. `sigmas` are that share itself
-    (flow matching; Mochi counts it from the other end), or the noise on a video of part 1 where they pass 1.
-    """
-    sigmas: Any = getattr(scheduler, "sigmas", None)
-    alphas: Any = getattr(scheduler, "alphas_cumprod", None)
-    count = len(scheduler.timesteps)
-    if sigmas is not None and len(sigmas) >= count:
-        levels = torch.as_tensor(sigmas, dtype=torch.float64, device="cpu")[:count]
-        if levels.max() > 1:
-            levels = levels / (1 + levels)
-        elif getattr(scheduler, "config", {}).get("invert_sigmas"):
-            levels = 1 - levels
-    elif alphas is not None:
-        at = torch.as_tensor(scheduler.timesteps, device="cpu").long()
-        video = torch.as_tensor(alphas, dtype=torch.float64, device="cpu")[at]
-        levels = (1 - video).sqrt() / ((1 - video).sqrt() + video.sqrt())
-    else:
-        return []
-    return levels.tolist()
-
-
 def refine_steps(
     args: tuple[Any, ...], kwargs: dict[str, Any], factor: int
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:

@@ -24,7 +24,7 @@ from keystep.engine.checks import (
     check_sites,
     check_spec,
 )
-from keystep.engine.clock import check_levels, first_index, is_guided, noise_of, refine_steps, timesteps_of
+from keystep.engine.clock import check_levels, first_index, is_guided, refine_steps, timesteps_of
 from keystep.engine.compiled import budget_for
 from keystep.engine.follow import follow
 from keystep.engine.guided import GuidedOutput
@@ -37,7 +37,7 @@ from keystep.engine.summary import summarize
 from keystep.engine.target import find_transformers
 from keystep.engine.trace import Trace
 from keystep.models.spec import ModelSpec
-from keystep.solver import levels_of
+from keystep.solver import levels_of, shares_of
 from keystep.what import Guidance, Guided
 
 NUM_TRACES = 64  # traces kept for long-lived pipelines
@@ -251,7 +251,7 @@ class Session:
     def _read_noises(self) -> list[float]:
         if self.is_whole:  # a scheduler that cannot be read is refused before the model runs
             return [level.share for level in levels_of(self._scheduler)]
-        return noise_of(self._scheduler)
+        return shares_of(self._scheduler)
 
     def _outside_run(self) -> None:
         if not self.traces or not self.traces[-1].is_complete:

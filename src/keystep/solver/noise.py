@@ -66,7 +66,7 @@ def levels_of(scheduler: Any, is_turned: bool = False) -> list[Level]:
     Raises:
         ValueError: it cannot be told how this scheduler's latents, or its model's outputs, are made up.
     """
-    kind = _prediction_of(scheduler)
+    kind = _check_prediction(scheduler)
     read = REVERSE_FLOW if is_turned and kind == FLOW else kind
     levels = [_level(alpha, sigma, read) for alpha, sigma in _mixtures(scheduler, kind)]
     if any(level.output_weight == 0 for level in levels):
@@ -74,35 +74,53 @@ def levels_of(scheduler: Any, is_turned: bool = False) -> list[Level]:
     return levels
 
 
-def _prediction_of(scheduler: Any) -> str:
-    if hasattr(scheduler, "precondition_outputs"):
-        raise _refuse(scheduler, "outputs that are preconditioned outside of its step")
-    config = scheduler.config
-    kind = getattr(type(scheduler), "prediction_type", None) or config.get("prediction_type")
+def shares_of(scheduler: Any) -> list[float]:
+    """`Level.share` at each of the scheduler's timesteps, whatever its model gives; empty = it does not tell."""
+    mixtures = _mixtures(scheduler, _prediction_of(scheduler))
+    return [sigma / (alpha + sigma) for alpha, sigma in mixtures]
+
+
+def _prediction_of(scheduler: Any) -> str | None:
+    config = getattr(scheduler, "config", {})
     if config.get("invert_sigmas"):
-        kind = REVERSE_FLOW  # Mochi counts the share of the data
-    elif kind is None and getattr(scheduler, "sigmas", None) is not None:
-        kind = FLOW  # flow-matching schedulers of diffusers predict the flow without saying so
-    if kind not in PREDICTIONS:
-        raise _refuse(scheduler, f"prediction_type={kind!r}")
+        return REVERSE_FLOW  # Mochi counts the share of the data
+    kind = getattr(type(scheduler), "prediction_type", None) or config.get("prediction_type")
+    if kind is None and getattr(scheduler, "sigmas", None) is not None:
+        return FLOW  # flow-matching schedulers of diffusers predict the flow without saying so
     return kind
 
 
-def _mixtures(scheduler: Any, kind: str) -> list[tuple[float, float]]:
-    """(alpha, sigma) at each timestep."""
+def _check_prediction(scheduler: Any) -> str:
+    if _is_preconditioned(scheduler):
+        raise _refuse(scheduler, "outputs that are preconditioned outside of its step")
+    kind = _prediction_of(scheduler)
+    if kind not in PREDICTIONS:
+        raise _refuse(scheduler, f"prediction_type={kind!r}")
+    if not _mixtures(scheduler, kind):
+        raise _refuse(scheduler, "neither sigmas nor alphas_cumprod")
+    return kind
+
+
+def _is_preconditioned(scheduler: Any) -> bool:
+    """Whether it is of the kind of EDM, whose latents hold the whole data, and noise beyond that."""
+    return hasattr(scheduler, "precondition_outputs")
+
+
+def _mixtures(scheduler: Any, kind: str | None) -> list[tuple[float, float]]:
+    """(alpha, sigma) at each timestep; empty where the scheduler does not tell."""
     timesteps, sigmas = scheduler.timesteps, getattr(scheduler, "sigmas", None)
-    if sigmas is None:
+    if sigmas is None or len(sigmas) < len(timesteps):
         if not hasattr(scheduler, "alphas_cumprod"):
-            raise _refuse(scheduler, "neither sigmas nor alphas_cumprod")
-        table = scheduler.alphas_cumprod.cpu().double()
-        kept = table[timesteps.long().cpu()]
+            return []
+        table = torch.as_tensor(scheduler.alphas_cumprod).cpu().double()
+        kept = table[torch.as_tensor(timesteps).long().cpu()]
         return list(zip(kept.sqrt().tolist(), (1 - kept).sqrt().tolist(), strict=True))
     values = torch.as_tensor(sigmas)[: len(timesteps)].cpu().double().tolist()
     if scheduler.config.get("invert_sigmas"):
         values = [1.0 - value for value in values]
     if kind in (FLOW, REVERSE_FLOW):
         return [(1.0 - value, value) for value in values]
-    if hasattr(scheduler, "_sigma_to_alpha_sigma_t"):  # solvers whose latents keep their variance
+    if hasattr(scheduler, "_sigma_to_alpha_sigma_t") and not _is_preconditioned(scheduler):
         return [((1 + value**2) ** -0.5, value * (1 + value**2) ** -0.5) for value in values]
     return [(1.0, value) for value in values]
 
