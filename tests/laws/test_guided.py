@@ -293,17 +293,35 @@ def test_a_tolerance_survives_another_expert(tolerance: float) -> None:
     assert session.trace is not None and session.trace.is_complete
 
 
-def test_what_a_callback_does_in_a_gap_stays_done() -> None:
+@pytest.mark.parametrize("is_in_place", [False, True])
+def test_what_a_callback_does_in_a_gap_stays_done(is_in_place: bool) -> None:
     zoo, pipe = with_scheduler("dpm")
 
     def shift(pipe: Any, step: int, time: Any, values: dict[str, Any]) -> dict[str, Any]:
-        return {"latents": values["latents"] + 5.0} if step == 3 else {}
+        if step != 3:
+            return {}
+        return {"latents": values["latents"].add_(5.0) if is_in_place else values["latents"] + 5.0}
 
     call = {"callback_on_step_end": shift}
     plain = zoo.sample(pipe, call=call)
     with keystep.accelerate(pipe, policy("CCCsssCCCCCCCCCC")):
         found = zoo.sample(pipe, call=call)
     assert (found - plain).norm() < 0.5 * plain.norm()
+
+
+def test_arguments_by_position_and_guidance_that_sets_in_late() -> None:
+    pipe = WAN.build()
+    config, steps = pipe.transformer.config, 6
+    latent, text = torch.randn(1, config.in_channels, 2, 8, 8), torch.randn(1, 4, config.text_dim)
+    with torch.no_grad(), keystep.accelerate(pipe, policy("CsCs")) as session:
+        pipe.scheduler.set_timesteps(steps)
+        pipe.scheduler.set_begin_index(2)
+        for index, time in enumerate(pipe.scheduler.timesteps[2:]):
+            outputs = [pipe.transformer(latent, time.expand(1), text) for _ in range(1 if index < 3 else 2)]
+            latent = pipe.scheduler.step(outputs[-1][0], time, latent, return_dict=False)[0]
+    assert session.trace is not None and session.trace.is_complete
+    assert session.trace.num_evaluations == steps - 2
+    assert not outputs[-1][0].any(), "the call that guidance adds is not made where evaluations are skipped"
 
 
 def test_a_refined_run_cannot_begin_in_the_middle() -> None:

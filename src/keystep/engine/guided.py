@@ -46,6 +46,13 @@ class GuidedOutput:
         self._num_stepped = 0
         return number, self._is_skipped
 
+    def form_of(self, model: str, number: int) -> Form | None:
+        """What a call returns that is not made; None = the model never was called.
+
+        Guidance that sets in where evaluations are skipped makes a call like the first one.
+        """
+        return self.forms.get((model, number)) or self.forms.get((model, 0))
+
     def take_step(
         self, step: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[Any, bool]:

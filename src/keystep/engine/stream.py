@@ -79,6 +79,8 @@ class Stream:
         # since the anchor, where steps have to be taken again: calls, and what was done to the latent before
         self._skipped: list[tuple[StepCall, torch.Tensor | None]] = []
         self._given: torch.Tensor | None = None  # the latent as the last step left it
+        self._version = 0  # of its content
+        self._is_lost = False  # whether others changed it in place since the anchor: by what, nobody knows
         self._responses: list[Response] | None = None
         self._used: torch.Tensor | None = None  # what the forecasts since the anchor put into the latent
         self._is_corrected = rule.what.correct
@@ -96,7 +98,8 @@ class Stream:
         call = self._forecast(call, level) if is_skipped else self._compute(call, level)
         result = call.take(step)
         sample = result[0] if isinstance(result, tuple) else result.prev_sample
-        self._given = sample if self._takes_again else None
+        if self._takes_again:
+            self._given, self._version = sample, _version(sample)
         if not is_skipped and self._takes_again:
             assert self._anchor is not None, "made with the computed evaluation"
             self._anchor.scheduler, self._anchor.sample = take_snapshot(self.scheduler), sample
@@ -130,6 +133,8 @@ class Stream:
     def _find_change(self, call: StepCall) -> torch.Tensor | None:
         """What a callback or the pipeline did to the latent since the last step; None = it is the same."""
         assert self._given is not None, "there was a computed evaluation before"
+        if _version(self._given) != self._version:
+            self._is_lost = True
         return None if call.sample is self._given else call.sample - self._given
 
     # ---------------------------------------------------------------- computed
@@ -150,12 +155,14 @@ class Stream:
         self._skipped.clear()
         return call
 
-    def _find_delta(self, call: StepCall, data: torch.Tensor) -> torch.Tensor:
-        """How far the latent is from where interpolated outputs would have led, float32."""
+    def _find_delta(self, call: StepCall, data: torch.Tensor) -> torch.Tensor | None:
+        """How far the latent is from where interpolated outputs would have led, float32; None = unknown."""
         anchor = self._anchor
         assert anchor is not None, "asked behind a gap"
         if self._responses is None:
-            return self._take_again(anchor, data, self._find_change(call)) - call.sample.float()
+            change, was_lost = self._find_change(call), self._is_lost
+            self._is_lost = False
+            return None if was_lost else self._take_again(anchor, data, change) - call.sample.float()
         assert self._used is not None, "steps were skipped"
         old, new = self._weigh(anchor, self._responses)
         return (anchor.data * old).add_(data, alpha=new).sub_(self._used)
@@ -211,3 +218,8 @@ class Stream:
 
     def _from_channels(self, data: torch.Tensor) -> torch.Tensor:
         return data.squeeze(1) if self._channels is None else data.movedim(1, self._channels)
+
+
+def _version(tensor: torch.Tensor) -> int:
+    """How often a tensor was written into; inference tensors do not count it."""
+    return 0 if tensor.is_inference() else tensor._version

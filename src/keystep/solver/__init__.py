@@ -2,7 +2,7 @@
 
 from keystep.solver.noise import Level, levels_of, shares_of
 from keystep.solver.snapshot import restore, take_snapshot, tensors_of
-from keystep.solver.step import Response, StepCall, find_response, is_repeatable, keeps_outputs, scheduler_of
+from keystep.solver.step import Response, StepCall, find_response, is_repeatable, scheduler_of
 
 __all__ = [
     "Level",
@@ -10,7 +10,6 @@ __all__ = [
     "StepCall",
     "find_response",
     "is_repeatable",
-    "keeps_outputs",
     "levels_of",
     "restore",
     "shares_of",

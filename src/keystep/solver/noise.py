@@ -75,7 +75,7 @@ def levels_of(scheduler: Any, is_turned: bool = False) -> list[Level]:
 
 
 def shares_of(scheduler: Any) -> list[float]:
-    """`Level.share` at each of the scheduler's timesteps, whatever its model gives; empty = it does not tell."""
+    """`Level.share` at each of the scheduler's timesteps, whatever the model gives; empty = not told."""
     mixtures = _mixtures(scheduler, _prediction_of(scheduler))
     return [sigma / (alpha + sigma) for alpha, sigma in mixtures]
 

@@ -73,12 +73,6 @@ class Response:
     data: float
 
 
-def keeps_outputs(before: Any, after: Any) -> bool:
-    """Whether a step left tensors behind: a multistep solver, whose next steps depend on earlier outputs."""
-    known = {id(tensor) for tensor in tensors_of(before)}
-    return any(id(tensor) not in known for tensor in tensors_of(after))
-
-
 def is_repeatable(scheduler: Any, call: StepCall) -> bool:
     """Whether a step taken twice from one state leads to the same latent; a step that hands part of its
     memory to the pipeline does not. The scheduler is left as it is.
@@ -114,13 +108,19 @@ def find_response(scheduler: Any, call: StepCall, levels: list[Level]) -> list[R
             numbers = ((1, 0), (0, 1), (0, 0))  # latent, output
             rows.append([_probe(take_snapshot(before), call, timestep, *pair) for pair in numbers])
             _probe(twin, call, timestep, 0, 0)
-            if keeps_outputs(before, twin):
+            if _keeps_outputs(before, twin):
                 return None
     values = torch.stack([torch.cat(row) for row in rows]).cpu().double().tolist()
     return [
         _in_data(latent - rest, output - rest, level)
         for (latent, output, rest), level in zip(values, levels, strict=True)
     ]
+
+
+def _keeps_outputs(before: Any, after: Any) -> bool:
+    """Whether a step left tensors behind: a multistep solver, whose next steps depend on earlier outputs."""
+    known = {id(tensor) for tensor in tensors_of(before)}
+    return any(id(tensor) not in known for tensor in tensors_of(after))
 
 
 def _probe(
