@@ -50,8 +50,10 @@ def test_paced_is_dense_where_noise_is() -> None:
     assert computed[4] - computed[0] < computed[-1] - computed[-3]
 
 
-def run(control: ErrorControl, size: float, num: int = 30) -> list[int]:
-    """Computed evaluations where every gap moves the latent by `size` times its own step, amplified."""
+def run(control: ErrorControl, size: float, num: int = 30, calm_below: float = 0.0) -> list[int]:
+    """Computed evaluations where every gap moves the latent by `size` times its own step, amplified; by a
+    tenth of that at shares of noise below `calm_below`.
+    """
     levels = shares(num)
     path = [walk(share) for share in levels]
     state, computed = control.begin(num, levels), []
@@ -60,7 +62,8 @@ def run(control: ErrorControl, size: float, num: int = 30) -> list[int]:
         measured = {}
         if is_computed:
             if computed:
-                moved = (size**2 * gap_cost(path, computed[-1] - 1, evaluation - 1)) ** 0.5
+                own = size / 10 if levels[evaluation - 1] < calm_below else size
+                moved = (own**2 * gap_cost(path, computed[-1] - 1, evaluation - 1)) ** 0.5
                 measured[CORRECTION.name] = moved * (1.0 - levels[evaluation - 1] + 0.05)
             computed.append(evaluation)
         state = control.update(state, evaluation, is_computed, measured)
@@ -75,6 +78,13 @@ def test_videos_that_err_more_are_computed_more_often() -> None:
 def test_tighter_tolerances_are_computed_more_often() -> None:
     counts = [len(run(ErrorControl(tolerance), 0.2)) for tolerance in (0.2, 0.05, 0.01)]
     assert counts == sorted(counts) and counts[0] < counts[-1]
+
+
+def test_a_bad_begin_is_forgotten() -> None:
+    def count_late(memory: float) -> int:
+        return sum(k > 15 for k in run(ErrorControl(0.05, memory=memory), 0.5, calm_below=0.8))
+
+    assert count_late(0.4) < count_late(1.0)
 
 
 def test_a_steady_video_meets_its_tolerance() -> None:

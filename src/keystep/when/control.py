@@ -73,8 +73,8 @@ class ControlState:
         route: the plan of the whole run.
         next: evaluation (from 0) that is computed next.
         last: evaluation computed last; -1 before the first.
-        planned: cost that was planned for the gaps so far.
-        spent: squared error that they turned out to have.
+        planned: cost that was planned for the gaps so far, the newest weighing most.
+        spent: squared error that they turned out to have, weighed alike.
     """
 
     shares: tuple[float, ...]
@@ -93,11 +93,14 @@ class ErrorControl:
         tolerance: estimated error of the video, relative to the latent (lower = more computed).
         expected: squared error for a planned cost of one, before anything was measured.
         weight: planned cost that the expectation weighs as much as.
+        memory: how much of what the gaps before showed still counts at the next one: with strong guidance
+            forecasts err most at the begin, without any they err most at the end (1 = all alike).
     """
 
     tolerance: float
     expected: float = 0.03
     weight: float = 0.02
+    memory: float = 0.4
     asks = False
     needs_time = True
 
@@ -105,6 +108,7 @@ class ErrorControl:
         require(self.tolerance > 0, "ErrorControl.tolerance", self.tolerance, "an error above 0")
         require(self.expected > 0, "ErrorControl.expected", self.expected, "a squared error above 0")
         require(self.weight > 0, "ErrorControl.weight", self.weight, "a cost above 0")
+        require(0 <= self.memory <= 1, "ErrorControl.memory", self.memory, "0 to 1")
 
     @property
     def signals(self) -> tuple[Signal, ...]:
@@ -135,8 +139,8 @@ class ErrorControl:
         if state.last >= 0 and math.isfinite(moved):  # gaps without a correction cost nothing
             state = replace(
                 state,
-                planned=state.planned + gap_cost(state.route.path, state.last, now),
-                spent=state.spent + amplified(moved, state.shares[now]) ** 2,
+                planned=self.memory * state.planned + gap_cost(state.route.path, state.last, now),
+                spent=self.memory * state.spent + amplified(moved, state.shares[now]) ** 2,
             )
         return replace(state, last=now, next=self._choose(state, now))
 
