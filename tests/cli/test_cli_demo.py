@@ -9,7 +9,7 @@ from keystep.cli import demo as command
 from keystep.cli.main import main
 from keystep.media import read_mp4
 
-METHODS = ["plain", "fastercache", "adacache", "adacache+moreg"]
+METHODS = ["plain", "auto", "fastercache", "adacache", "adacache+moreg"]
 
 
 @pytest.fixture(scope="module")

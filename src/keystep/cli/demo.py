@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from keystep.metrics.outcome import Outcome, Summary
     from keystep.metrics.quality import Video
 
-METHODS = ("fastercache", "adacache", "adacache+moreg")
+METHODS = ("auto", "fastercache", "adacache", "adacache+moreg")
 PROMPT = "a large red circle moving left quickly on a dark background"
 NUM_STEPS, NUM_QUICK_STEPS = 30, 12
 NUM_ROUNDS, NUM_QUICK_ROUNDS = 5, 1
@@ -24,7 +24,7 @@ BUDGET_S = 40.0  # no further timing after this: with all the rest a slow machin
 SIDE_BY_SIDE = "side-by-side.mp4"
 TITLE = "keystep demo"
 LEAD = (
-    "One prompt and one seed, generated plainly and with three methods that reuse work between evaluations, "
+    "One prompt and one seed, generated plainly and with four methods that reuse work between evaluations, "
     "by the tiny model that ships with keystep."
 )
 
@@ -42,7 +42,7 @@ def demo(
         ),
     ] = False,
 ) -> None:
-    """Make one tiny video plainly and with three methods; compare speed, compute and quality.
+    """Make one tiny video plainly and with four methods; compare speed, compute and quality.
 
     Writes an mp4 of each, side-by-side.mp4, results.json, results.md and report.html.
     """
