@@ -12,6 +12,7 @@ from keystep.ranks.guidance import Pending, SplitGuidance
 from tests.parallel import guidance_work as work
 from tests.parallel.launch import launch
 from tests.parallel.test_parallel_equals import alone, check_equal
+from tests.parallel.work import GUIDED
 
 METHODS = ("plain", "adacache+moreg")
 # One for each kind of site and signal; a skip is decided before the call, in its middle, or behind it.
@@ -37,6 +38,13 @@ def test_other_sites_and_batches(name: str) -> None:
         for method, made in every.items():
             check_equal(made, alone(name, method, batch=2))
             assert any("s" in line for line in made.decisions.values())
+
+
+@pytest.mark.parametrize("name", ["latte", "wan"])
+def test_guided_output(name: str) -> None:
+    for every in launch(work.generate_apart, 2, name, tuple(GUIDED), 1, {}):
+        for method, made in every.items():
+            check_equal(made, alone(name, method))
 
 
 @pytest.mark.parametrize("name", ["opensora", "vchitect"])

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.parallel.launch import launch
-from tests.parallel.work import Made, generate, generate_families, generate_together, zoo_named
+from tests.parallel.work import GUIDED, Made, generate, generate_families, generate_together, zoo_named
 from tests.zoo import STEPS
 
 TOLERANCE = 1e-5  # of the largest latent; sums come in another order
@@ -56,6 +56,15 @@ def check_skipped(every: dict[str, Made], size: int) -> None:
             number = sent[method].collectives["all_to_all"]
             assert 0 < number * steps < sent["plain"].collectives["all_to_all"] * STEPS
             assert 0 < sent[method].num_bytes * steps < sent["plain"].num_bytes * STEPS
+
+
+@pytest.mark.parametrize("name", ("latte", "wan"))
+def test_guided_output(name: str) -> None:
+    """`auto` by a budget and by a tolerance: nothing of it is inside the model that the ranks share."""
+    for every in launch(generate_together, 2, name, {method: {} for method in GUIDED}):
+        for method in GUIDED:
+            check_equal(every[method], alone(name, method))
+            assert "s" in every[method].decisions["guided"]
 
 
 @pytest.mark.parametrize("name", OTHERS)

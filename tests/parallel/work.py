@@ -16,6 +16,7 @@ from diffusers import CogVideoXDPMScheduler
 from torch.distributed.distributed_c10d import _get_default_store
 
 import keystep
+from keystep.methods import Auto
 from keystep.models.toy.pipeline import ToyPipeline
 from keystep.ranks.group import Traffic
 from tests.families import batched, hunyuan_like, wan_like
@@ -23,6 +24,8 @@ from tests.laws.instruments import differences, may_warn, snapshot
 from tests.matrix import METHODS, decisions
 from tests.zoo import COGVIDEOX, STEPS, ZOO, Zoo
 
+# Methods on the guided output, beside those inside the model.
+GUIDED = {"auto": Auto(speedup=2.0), "auto by tolerance": Auto(tolerance=0.2)}
 FAMILIES = (*wan_like.FAMILIES, *hunyuan_like.FAMILIES, *batched.FAMILIES)
 
 
@@ -46,7 +49,7 @@ def accelerated(pipe: Any, method: str) -> Iterator[Any]:
     if method == "plain":
         yield None
     else:
-        with may_warn(), keystep.accelerate(pipe, METHODS[method]) as session:
+        with may_warn(), keystep.accelerate(pipe, (METHODS | GUIDED)[method]) as session:
             yield session
 
 
