@@ -103,6 +103,21 @@ def compare(curve: Curve, reference: Curve) -> Delta | None:
     return Delta(gain, low, high, begin, end)
 
 
+def gains_at(curve: Curve, reference: Curve) -> list[float]:
+    """dB that a curve lies above each point of another one that is within its reach; nothing is extrapolated.
+
+    Between its points the curve is a monotone cubic over log(compute).
+    """
+    x, y = curve.points
+    at = [
+        (compute, psnr) for compute, psnr in zip(*reference.points, strict=True) if x[0] <= compute <= x[-1]
+    ]
+    if len(x) < 2:
+        return []
+    own = PchipInterpolator(np.log(x), y)
+    return [float(own(math.log(compute)) - psnr) for compute, psnr in at]
+
+
 def bd_psnr(
     compute: Array, psnr: Array, reference_compute: Array, reference_psnr: Array
 ) -> tuple[float, float, float] | None:

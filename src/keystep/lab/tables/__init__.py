@@ -9,6 +9,7 @@ from keystep.lab.rows import QualityRow, RobustnessRow, Row, SpeedRow
 from keystep.lab.shapes import NARROW
 from keystep.lab.tables.gains import tabulate_gains
 from keystep.lab.tables.overhead import tabulate_overhead
+from keystep.lab.tables.pairs import tabulate_pairs
 from keystep.lab.tables.quality import tabulate_quality
 from keystep.lab.tables.robustness import tabulate_robustness
 from keystep.lab.tables.speed import tabulate_speed
@@ -22,7 +23,12 @@ def make_tables(rows: Sequence[Row]) -> list[Table]:
     tables: list[Table] = []
     quality = [row for row in rows if isinstance(row, QualityRow)]
     for model, group in group_by(quality, lambda row: row.model).items():
-        tables += [tabulate_gains(model, make_curves(group)), tabulate_quality(model, group)]
+        curves = make_curves(group)
+        tables += [
+            tabulate_gains(model, curves),
+            tabulate_pairs(model, curves, group),
+            tabulate_quality(model, group),
+        ]
     speed = [row for row in rows if isinstance(row, SpeedRow)]
     for model, group in group_by(speed, lambda row: row.model).items():
         # on a narrow model time is all overhead, and speed means nothing
