@@ -23,9 +23,9 @@ POLICIES = {
     "attention": Policy((REUSE,)),
     "attention-any-age": Policy((Rule(Attention(), Every(3, start=4), Hold()),)),
     "span": Policy((Rule(Span(), Every(3, start=4), Linear(Spacing(1.0))),)),
-    "prefix": Policy((Rule(Span(1), Every(3, start=4), Taylor(1)),)),
-    "middle": Policy((Rule(Span(1, 1), Every(3, start=4), Taylor(1)),)),
-    "output": Policy((Rule(Output(), Every(3, start=4), Taylor(1)),)),
+    "prefix": Policy((Rule(Span(1), Every(3, start=4), Taylor(1, "time")),)),
+    "middle": Policy((Rule(Span(1, 1), Every(3, start=4), Taylor(1, "time")),)),
+    "output": Policy((Rule(Output(), Every(3, start=4), Taylor(1, "time")),)),
     "output-latent": Policy((Rule(Output("latent"), Every(3, start=4), Linear(Spacing(1.0))),)),
     "span+attention": Policy((Rule(Span(), Every(4, start=6), Hold()), REUSE)),
     "output+span+attention": Policy(
@@ -34,8 +34,8 @@ POLICIES = {
     "cfg": Policy((CFG,)),
     "cfg+attention": Policy((CFG, REUSE)),
     "cfg+attention-any-age": Policy((CFG, Rule(Attention(), Every(3, start=4), Linear(Spacing(1.0))))),
-    "cfg+output": Policy((CFG, Rule(Output(), Every(3, start=4), Taylor(1), max_lag=0))),
-    "cfg+span": Policy((CFG, Rule(Span(), Every(3, start=4), Taylor(1), max_lag=0))),
+    "cfg+output": Policy((CFG, Rule(Output(), Every(3, start=4), Taylor(1, "time"), max_lag=0))),
+    "cfg+span": Policy((CFG, Rule(Span(), Every(3, start=4), Taylor(1, "time"), max_lag=0))),
     "cfg+span+attention": Policy((CFG, Rule(Span(), Every(5, start=6), Hold()), REUSE)),
 }
 

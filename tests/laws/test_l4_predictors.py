@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 
 import pytest
@@ -73,7 +74,7 @@ def test_linear_with_spacing_is_exact_on_straight_lines(gaps: list[int], coeffic
 def test_taylor_is_exact_on_polynomials_of_its_degree(
     order: int, gaps: list[int], coefficients: list[float]
 ) -> None:
-    times, predictor = times_from(gaps), Taylor(order)
+    times, predictor = times_from(gaps), Taylor(order, "time")
     known, target = times[: order + 1], times[order + 1]
     values = [polynomial(coefficients[: order + 1], time) for time in known]
     predicted = predictor.predict(history(predictor, values, known), Moment(order + 2, target))
@@ -83,11 +84,30 @@ def test_taylor_is_exact_on_polynomials_of_its_degree(
     )
 
 
+@pytest.mark.parametrize("order", range(5))
+@given(gaps=GAPS, coefficients=COEFFICIENTS)
+def test_taylor_counts_evaluations(order: int, gaps: list[int], coefficients: list[float]) -> None:
+    """Exact at any spacing of the computed evaluations, whatever the scheduler's timesteps are."""
+    places, predictor = [*itertools.accumulate(gaps, initial=1)], Taylor(order)
+    known, target = places[: order + 1], places[order + 1]
+    entries = [
+        Entry(
+            Moment(place, float("nan")), predictor.keep(polynomial(coefficients[: order + 1], float(place)))
+        )
+        for place in known
+    ]
+    predicted = predictor.predict(entries, Moment(target, float("nan")))
+    scale = 1 + max(abs(c) for c in coefficients)
+    torch.testing.assert_close(
+        predicted, polynomial(coefficients[: order + 1], float(target)), rtol=0, atol=1e-6 * scale * 60**order
+    )
+
+
 def test_taylor_is_not_exact_one_degree_higher() -> None:
     times = [900.0, 850.0, 720.0, 700.0]
     for order in (0, 1, 2):
         values = [polynomial([0.0] * (order + 1) + [1.0], time) for time in times[: order + 1]]
-        predicted = Taylor(order).predict(
+        predicted = Taylor(order, "time").predict(
             history(Taylor(order), values, times[: order + 1]), Moment(9, times[order + 1])
         )
         truth = polynomial([0.0] * (order + 1) + [1.0], times[order + 1])
@@ -99,7 +119,7 @@ def test_repeated_timesteps_do_not_divide_by_zero() -> None:
     values = [torch.tensor([1.0]), torch.tensor([2.0]), torch.tensor([4.0])]
     held = Linear(Spacing()).predict(history(Linear(), values[:2], [800.0, 800.0]), Moment(3, 700.0))
     assert torch.equal(held, values[1])
-    taylor = Taylor(2).predict(history(Taylor(2), values, [800.0, 700.0, 700.0]), Moment(4, 600.0))
+    taylor = Taylor(2, "time").predict(history(Taylor(2), values, [800.0, 700.0, 700.0]), Moment(4, 600.0))
     torch.testing.assert_close(taylor, torch.tensor([7.0]))
 
 

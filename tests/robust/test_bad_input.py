@@ -105,6 +105,7 @@ PARTS: dict[str, tuple[Callable[[], Any], list[str]]] = {
     "moreg pivot": (lambda: MotionRegularisation(4, 26, pivot=0), ["pivot"]),
     "moreg divisor": (lambda: MotionRegularisation(4, 26, divisor=0), ["divisor"]),
     "MoReg window": (lambda: MoReg(window=(0.5, 1.5)), ["window", "1.5"]),
+    "Taylor.over": (lambda: Taylor(1, "steps"), ["Taylor.over", "'steps'", "'evaluations'"]),
     "Taylor.order": (lambda: Taylor(9), ["Taylor.order", "given 9", "0 to 4"]),
     "Spacing": (lambda: Spacing(2.0), ["Spacing.damping", "2.0"]),
     "Ramp": (lambda: Ramp(5, 0.0, 5, 1.0), ["Ramp.stop"]),
@@ -374,7 +375,7 @@ def test_rows_that_do_not_divide_into_branches(rows: int) -> None:
                 pipe.transformer(**COGVIDEOX.inputs(pipe, x, 900.0, text))
 
 
-@pytest.mark.parametrize("how", [Linear(Spacing()), Taylor(1)])
+@pytest.mark.parametrize("how", [Linear(Spacing()), Taylor(1, "time")])
 def test_spacing_needs_times(how: Any) -> None:
     """Without times the weights would be not a number, and so the video."""
     policy = Policy((Rule(Span(), Every(3, start=3), how),))
