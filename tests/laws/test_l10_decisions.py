@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from keystep import AdaCache, FasterCache, Policy
 from keystep.engine.planner import Planner
+from keystep.how import Hold
 from keystep.methods.adacache import BOOKS
 from keystep.methods.fastercache import MAX_GAIN, PRESETS
 from keystep.when import Codebook, MotionRegularisation
@@ -124,7 +125,8 @@ def test_scaled_presets_are_sane_at_any_length(name: str, steps: int) -> None:
         assert steps not in skipped["branch[uncond]"], "the last evaluation is full"
         assert skipped["branch[uncond]"]
         (cfg,) = (rule for rule in policy.rules if rule.label == "branch[uncond]")
-        for gain in (cfg.how.low, cfg.how.high):
+        bands = () if isinstance(cfg.how, Hold) else (cfg.how.low, cfg.how.high)
+        for gain in bands:
             assert all(gain.at(1, k) <= MAX_GAIN for k in range(2, steps + 1))
     if steps >= 8:
         assert skipped["attention"]

@@ -23,7 +23,9 @@ def test_fastercache_is_two_rules() -> None:
     assert (cfg.what, attention.what) == (Branch("uncond"), Attention())
     assert isinstance(cfg.how, FrequencyBands) and attention.how == Linear(Constant(0.5))
     assert attention.max_age == 1 and FasterCache().policy("cogvideox", 50).rules[1].max_age == 2
-    assert FasterCache().policy("wan", 30) == FasterCache("paper_default").policy("wan", 30)
+    assert FasterCache().policy("wan", 30) == FasterCache("default").policy("wan", 30)
+    bands, hold = (FasterCache(name).policy("wan", 30).rules[0] for name in ("paper_default", "default"))
+    assert isinstance(bands.how, FrequencyBands) and hold.how == Hold() and bands.when == hold.when
     assert FasterCache(preset="latte").policy("wan", 50) == FasterCache().policy("latte", 50)
 
 

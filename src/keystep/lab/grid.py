@@ -47,6 +47,7 @@ SWEEPS: dict[str, Sweep] = {
         "fastercache",
         (
             *over("start", -0.1, -0.2),
+            {"start": -0.1, "cfg_every": 3},
             {"start": -0.2, "cfg_every": 8},
             {"start": -0.25, "cfg_every": 10, "attention_every": 3},
         ),
@@ -62,7 +63,9 @@ SWEEPS: dict[str, Sweep] = {
     "magcache": Sweep(
         "magcache",
         (
-            *over("max_consecutive", 1, 2, 6),
+            *over("max_consecutive", 1),
+            {"threshold": 0.12},
+            {"threshold": 0.24},
             {"threshold": 0.24, "max_consecutive": 6, "retained": 0.1},
         ),
     ),
