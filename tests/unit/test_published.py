@@ -169,6 +169,8 @@ def test_taylorseer_computes_where_the_defaults_of_diffusers_do() -> None:
     found = computed(TaylorSeer().policy("wan", 20), 20)
     assert set(found) == {"attention", "attention[cross]", "mlp"}
     assert all(keys == [1, 2, 3, 5, 10, 15, 20] for keys in found.values())
+    found = computed(TaylorSeer(interval=3).policy("wan", 14), 14)
+    assert found["mlp"] == [1, 2, 3, 5, 8, 11, 14]
     (rule,) = TaylorSeer(order=2, warmup=4, lite=True).policy("wan", 20).rules
     assert (rule.what, rule.how) == (Output(), Taylor(2))
     with pytest.raises(

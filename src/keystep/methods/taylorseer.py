@@ -51,7 +51,8 @@ class TaylorSeer:
 
     def policy(self, model: str, num_evaluations: int) -> Policy:
         """The policy for a model (`ModelSpec.name`) and a run of `num_evaluations`."""
-        when = Every(self.interval, start=self.warmup + 1)
+        # as diffusers: after the warm-up one is skipped, the next one computed, then one of `interval`
+        when = Every(self.interval, start=self.warmup + 1, phase=self.warmup + 2)
         sites = (Output(),) if self.lite else PARTS
         rules = tuple(Rule(site, when, Taylor(self.order)) for site in sites)
         policy = Policy(rules, "taylorseer-lite" if self.lite else "taylorseer", is_partial=not self.lite)
