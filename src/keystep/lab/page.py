@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict
-from typing import Any
 
 from keystep.lab.book import Book
-from keystep.lab.contestant import OURS, Name
-from keystep.lab.curves import compare_with_best, make_curves
 from keystep.lab.plots import MISSING_MATPLOTLIB, has_matplotlib, write_plots
 from keystep.lab.rows import QualityRow
+from keystep.lab.summary import summarize
 from keystep.lab.tables import Table, make_tables, to_markdown
 from keystep.media import write_text
 from keystep.metrics.outcome import Outcome
@@ -24,7 +21,6 @@ LEAD = (
 )
 BOLD = "**"  # of markdown
 SUMMARY = "summary.json"
-OWN = Name(OURS, "auto", "").family
 
 
 def publish(book: Book, fps: float, notes: Sequence[str]) -> None:
@@ -49,26 +45,11 @@ def publish(book: Book, fps: float, notes: Sequence[str]) -> None:
     remarks = "".join(f"- {note}\n" for note in notes)
     parts = (f"# {TITLE}", LEAD, about, remarks, pictures, to_markdown(tables))
     write_text(book.folder / "results.md", "\n\n".join(part.strip() for part in parts if part) + "\n")
-    write_text(book.folder / SUMMARY, json.dumps(summarize(book), indent=1) + "\n")
+    write_text(book.folder / SUMMARY, json.dumps(summarize(book.rows), indent=1) + "\n")
     sections = [Section(title, png=path.read_bytes()) for title, path in plots.items()]
     sections += [_to_section(table) for table in tables]
     report = Report(TITLE, LEAD, facts, [], _group_videos(book), fps, list(notes), sections)
     write_report(book.folder / "report.html", report)
-
-
-def summarize(book: Book) -> dict[str, Any]:
-    """The bench in a few numbers: `bd_psnr.auto_vs_best_other` by model, in dB with its interval."""
-    rows: dict[str, list[QualityRow]] = {}
-    for row in book.rows:
-        if isinstance(row, QualityRow):
-            rows.setdefault(row.model, []).append(row)
-    gains = {}
-    for model, own in rows.items():
-        found = compare_with_best(make_curves(own), OWN)
-        if found is not None:
-            delta, other = found
-            gains[model] = {**asdict(delta), "other": other}
-    return {"bd_psnr": {"auto_vs_best_other": gains}}
 
 
 def _to_section(table: Table) -> Section:

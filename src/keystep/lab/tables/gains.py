@@ -30,7 +30,7 @@ def tabulate_gains(model: str, curves: Sequence[Curve]) -> Table:
         lines.append((_rank(deltas), (curve.family, _format_reach(curve), *map(_format, deltas))))
     lines.sort(key=lambda line: line[0])
     rows = tuple(cells for rank, cells in lines if rank != UNRANKED)
-    left_out = [cells[0] for rank, cells in lines if rank == UNRANKED]
+    left_out = [cells[0] for rank, cells in lines if rank == UNRANKED and cells[0] not in anchors]
     lead = LEAD + (LEFT_OUT + ", ".join(left_out) + "." if left_out else "")
     if rows:
         lead = f"Best: {rows[0][0]}. {lead}"
