@@ -37,7 +37,11 @@ def summarize(rows: Sequence[Row]) -> dict[str, Any]:
     return {
         "bd_psnr": {"auto_vs_best_other": _gains(models)},
         "at": {model: _compare_at(own) for model, own in models.items()},
-        "plain": {model: _mean([row for row in own if row.source == PLAIN]) for model, own in models.items()},
+        "plain": {
+            model: _mean(plain)
+            for model, own in models.items()
+            if (plain := [row for row in own if row.source == PLAIN])
+        },
     }
 
 
