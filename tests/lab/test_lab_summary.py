@@ -59,7 +59,7 @@ def test_single_speeds_and_the_plain_pipeline():
 
 
 def test_a_curve_is_not_extrapolated_to_a_speed():
-    rows = [*curve("keystep", "auto", 50, (33, 50)), *curve("fewer steps", "UniPC", 42)]
+    rows = [*curve("keystep", "auto", 50, (40, 50)), *curve("fewer steps", "UniPC", 42)]
     assert list(summarize(rows)["at"]["m"]) == ["2x"]
 
 
