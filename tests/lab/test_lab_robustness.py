@@ -71,7 +71,7 @@ def test_merging_two_calls():
     assert merged["latents"].tolist() == [[1, 1], [2, 2]]
     assert merged["prompt"] == ["a", "b"]
     assert merged["steps"] == 4
-    assert "negative_prompt" not in merged
+    assert merged["negative_prompt"] is None
 
 
 @pytest.mark.parametrize("name", CHECKS)

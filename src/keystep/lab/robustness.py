@@ -113,8 +113,10 @@ def merge(one: Mapping[str, Any], two: Mapping[str, Any]) -> dict[str, Any]:
     """The arguments of one call for two samples, from those of a call for each."""
 
     def pair(name: str, first: Any, second: Any) -> Any:
+        if first is None:  # said, where the pipeline's own default is another
+            return None
         if isinstance(first, torch.Tensor):
             return torch.cat([first, second])
         return [first, second] if name in PER_SAMPLE else first
 
-    return {name: pair(name, value, two[name]) for name, value in one.items() if value is not None}
+    return {name: pair(name, value, two[name]) for name, value in one.items()}
