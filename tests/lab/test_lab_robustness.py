@@ -67,7 +67,9 @@ def test_a_method_that_fails_at_once_is_a_row(tmp_path):
 
 def test_merging_two_calls():
     one, two = ({"latents": torch.full((1, 2), value), "prompt": value, "steps": 4} for value in (1.0, 2.0))
-    merged = merge({**one, "prompt": "a", "negative_prompt": None}, {**two, "prompt": "b"})
+    merged = merge(
+        {**one, "prompt": "a", "negative_prompt": None}, {**two, "prompt": "b", "negative_prompt": None}
+    )
     assert merged["latents"].tolist() == [[1, 1], [2, 2]]
     assert merged["prompt"] == ["a", "b"]
     assert merged["steps"] == 4
