@@ -27,16 +27,18 @@ def fewer_steps() -> list[Contestant]:
 
 
 def _with(solver: Any) -> Callable[[Bench], AbstractContextManager[None]]:
-    @contextmanager
-    def attach(bench: Bench) -> Iterator[None]:
-        pipe, before = bench.pipe, bench.pipe.scheduler
-        pipe.scheduler = convert_scheduler(before, solver)
-        try:
-            yield
-        finally:
-            pipe.scheduler = before
+    return lambda bench: sampled_by(bench.pipe, solver)
 
-    return attach
+
+@contextmanager
+def sampled_by(pipe: Any, solver: Any) -> Iterator[None]:
+    """Another solver in the pipeline, at the noise levels of its own, until the block is left."""
+    before = pipe.scheduler
+    pipe.scheduler = convert_scheduler(before, solver)
+    try:
+        yield
+    finally:
+        pipe.scheduler = before
 
 
 def convert_scheduler(scheduler: Any, solver: Any) -> Any:
