@@ -14,7 +14,7 @@ from keystep.lab.contestant import OURS, PLAIN, Name
 from keystep.lab.curves import compare_with_best, make_curves
 from keystep.lab.rows import QualityRow, Row
 from keystep.lab.tables.table import group_by
-from keystep.metrics.outcome import LOW_PERCENTILE
+from keystep.metrics.outcome import low_percentile
 
 OWN = Name(OURS, "auto", "").family
 FEWER = (2, 3, 4)  # times fewer evaluations
@@ -86,8 +86,7 @@ def _mean(rows: Sequence[QualityRow]) -> dict[str, float]:
     shown = [all(row.reading.values()) for row in rows if row.reading is not None]
     point = {"compute": fmean(row.compute for row in rows)}
     if psnr and all(map(math.isfinite, psnr)):
-        low = float(np.percentile(psnr, LOW_PERCENTILE, method="inverted_cdf"))
-        point |= {"psnr": fmean(psnr), "p10": low}
+        point |= {"psnr": fmean(psnr), "p10": low_percentile(psnr)}
     if converged:
         point["to_converged"] = fmean(converged)
     if shown:

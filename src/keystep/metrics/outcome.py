@@ -150,7 +150,7 @@ def summarise(outcomes: Sequence[Outcome]) -> Summary:
         compute_ratio=compute_ratio,
         realised=speedup.median * compute_ratio if speedup and compute_ratio else None,
         psnr=fmean(q.psnr for q in qualities) if qualities else None,
-        psnr_low=_low_percentile([q.psnr for q in qualities]),
+        psnr_low=low_percentile([q.psnr for q in qualities]) if qualities else None,
         ssim=fmean(q.ssim for q in qualities) if qualities else None,
         flicker_error=fmean(q.flicker_error for q in qualities) if qualities else None,
         key_steps=_spread([len(trace["key_steps"]) for trace in traces]),
@@ -169,9 +169,12 @@ def _spread(values: Sequence[float]) -> Spread | None:
     return Spread(median(values), min(values), max(values), len(values)) if values else None
 
 
-def _low_percentile(values: Sequence[float]) -> float | None:
-    # Interpolating between two infinite values (identical videos) would give nan.
-    return float(np.percentile(values, LOW_PERCENTILE, method="inverted_cdf")) if values else None
+def low_percentile(values: Sequence[float]) -> float:
+    """What a tenth of the values lie at or below: one of them, never between two.
+
+    Interpolating between two infinite values (identical videos) would give nan.
+    """
+    return float(np.percentile(values, LOW_PERCENTILE, method="inverted_cdf"))
 
 
 _ADAPTER = TypeAdapter(Outcome)

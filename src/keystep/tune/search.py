@@ -11,7 +11,6 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-import numpy as np
 import optuna
 from optuna.storages.journal import JournalFileBackend, JournalStorage
 from optuna.trial import TrialState
@@ -20,7 +19,7 @@ import keystep
 from keystep.methods.knobs import Knob
 from keystep.metrics.experiment import Progress
 from keystep.metrics.generation import Generation, run_pipeline
-from keystep.metrics.outcome import LOW_PERCENTILE
+from keystep.metrics.outcome import low_percentile
 from keystep.metrics.quality import compute_psnr
 from keystep.tune.front import Score, Tried
 from keystep.tune.plain import Plain, PlainVideos
@@ -70,8 +69,7 @@ class Task:
             )
             flops, plain_flops = flops + made.flops, plain_flops + plain.flops
             psnrs.append(min(IDENTICAL, compute_psnr(made.video, plain.video)))
-        low = float(np.percentile(psnrs, LOW_PERCENTILE, method="inverted_cdf"))
-        return Score(flops / plain_flops, fmean(psnrs), low)
+        return Score(flops / plain_flops, fmean(psnrs), low_percentile(psnrs))
 
     def _make_plain(self, prompt: str, seed: int) -> Plain:
         made = self._run("plain", None, prompt, seed)

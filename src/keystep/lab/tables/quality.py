@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from statistics import fmean, median
 
-import numpy as np
-
 from keystep.engine.summary import format_bytes
 from keystep.lab.rows import QualityRow
 from keystep.lab.tables.table import IDLE, Table, fill_failed, format_mean, group_by
-from keystep.metrics.outcome import LOW_PERCENTILE
+from keystep.metrics.outcome import low_percentile
 from keystep.report.table import MISSING, format_psnr
 
 HEADINGS = (
@@ -68,4 +66,4 @@ def _format_psnr(values: Sequence[float]) -> str:
     mean = format_psnr(fmean(values))
     if len(values) == 1:
         return mean
-    return f"{mean} ({format_psnr(float(np.percentile(values, LOW_PERCENTILE, method='inverted_cdf')))})"
+    return f"{mean} ({format_psnr(low_percentile(values))})"
