@@ -61,12 +61,15 @@ class Taylor:
         return (delta,)
 
     def predict(self, history: Sequence[Entry], now: Moment) -> torch.Tensor:
-        """Lagrange form: one weighted sum, the weights in Python floats."""
+        """Lagrange form: one weighted sum, the weights in Python floats; a line is one fused operation."""
         entries = history[-self.num_entries :]
         # Samplers with Runge-Kutta warm-up repeat timesteps; of several entries at one time the newest
         # counts.
         by_place = {self._place(entry.moment): entry.values[0] for entry in entries}
         target = self._place(now)
+        if len(by_place) == 2:
+            (first, older), (last, newest) = by_place.items()
+            return torch.lerp(older, newest, (target - first) / (last - first))
         result: torch.Tensor | None = None
         for place, value in by_place.items():
             weight = 1.0

@@ -1,5 +1,6 @@
-"""Random-weight pipelines of real classes: wide ones, whose transformer dominates as in a released model, and
-narrow ones, whose own cost is next to nothing, so that what a method adds stands out.
+"""Random-weight pipelines of real classes: wide ones, as wide as the released model, so that its matrices
+dominate as they do there, but few tokens and layers; and narrow ones, whose own cost is next to nothing, so
+that what a method adds stands out.
 """
 
 from __future__ import annotations
@@ -23,17 +24,36 @@ from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchE
 from keystep.lab.contestant import ROBUSTNESS, SPEED, Subject
 
 WIDE, NARROW = "wide", "narrow"
-HEAD_DIM = {WIDE: 64, NARROW: 16}
-NUM_HEADS = {WIDE: 4, NARROW: 2}
 PARTS = {WIDE: (SPEED,), NARROW: (SPEED, ROBUSTNESS)}
-SIDE = {WIDE: 192, NARROW: 64}  # pixels
-NUM_LAYERS = {WIDE: 10, NARROW: 10}  # cache-dit's default computes the first eight
-TEXT_LENGTH, TEXT_WIDTH = 64, 256
+SIDE = {WIDE: 48, NARROW: 64}  # pixels
+TEXT_LENGTH = {WIDE: 16, NARROW: 64}
+TEXT_WIDTH = 256
+NUM_LAYERS = 10  # cache-dit's default computes the first eight
 LATENT_PIXELS = 8
 NUM_STEPS = 16
 
 
 Parts = tuple[Any, Any]  # transformer, scheduler
+
+
+@dataclass(frozen=True)
+class Heads:
+    """Size of a transformer: it is `number * dim` wide."""
+
+    number: int
+    dim: int
+
+    @property
+    def width(self) -> int:
+        """Values of a token."""
+        return self.number * self.dim
+
+
+FEW = Heads(2, 16)  # of narrow models
+COGVIDEOX = {WIDE: Heads(30, 64), NARROW: FEW}  # THUDM/CogVideoX-2b
+LATTE = {WIDE: Heads(16, 72), NARROW: FEW}  # maxin-cn/Latte-1
+WAN = {WIDE: Heads(12, 128), NARROW: FEW}  # Wan-AI/Wan2.1-T2V-1.3B-Diffusers
+WAN_INNER = {WIDE: 8960, NARROW: 4 * FEW.width}  # width of its feed-forward
 
 
 @dataclass(frozen=True)
@@ -67,8 +87,8 @@ class Shape:
         sizes = (self.channels, self.latent_frames)
         shape = (*(reversed(sizes) if self.is_frames_first else sizes), side, side)
         tensors = {
-            "prompt_embeds": torch.randn(1, TEXT_LENGTH, TEXT_WIDTH, generator=texts),
-            "negative_prompt_embeds": torch.randn(1, TEXT_LENGTH, TEXT_WIDTH, generator=texts),
+            "prompt_embeds": torch.randn(1, TEXT_LENGTH[width], TEXT_WIDTH, generator=texts),
+            "negative_prompt_embeds": torch.randn(1, TEXT_LENGTH[width], TEXT_WIDTH, generator=texts),
             "latents": torch.randn(1, *shape, generator=noise),
         }
         return {
@@ -87,13 +107,13 @@ class Shape:
 def cogvideox(width: str) -> Parts:
     """CogVideoX: text and video attend to each other in one stream."""
     transformer = CogVideoXTransformer3DModel(
-        num_attention_heads=NUM_HEADS[width],
-        attention_head_dim=HEAD_DIM[width],
+        num_attention_heads=COGVIDEOX[width].number,
+        attention_head_dim=COGVIDEOX[width].dim,
         in_channels=16,
         out_channels=16,
-        num_layers=NUM_LAYERS[width],
+        num_layers=NUM_LAYERS,
         text_embed_dim=TEXT_WIDTH,
-        max_text_seq_length=TEXT_LENGTH,
+        max_text_seq_length=TEXT_LENGTH[width],
         sample_width=SIDE[width] // LATENT_PIXELS,
         sample_height=SIDE[width] // LATENT_PIXELS,
         sample_frames=9,
@@ -104,12 +124,12 @@ def cogvideox(width: str) -> Parts:
 def latte(width: str) -> Parts:
     """Latte: spatial and temporal blocks in turn."""
     transformer = LatteTransformer3DModel(
-        num_attention_heads=NUM_HEADS[width],
-        attention_head_dim=HEAD_DIM[width],
+        num_attention_heads=LATTE[width].number,
+        attention_head_dim=LATTE[width].dim,
         in_channels=4,
         out_channels=8,
-        num_layers=NUM_LAYERS[width] // 2,
-        cross_attention_dim=NUM_HEADS[width] * HEAD_DIM[width],
+        num_layers=NUM_LAYERS // 2,
+        cross_attention_dim=LATTE[width].width,
         attention_bias=True,
         sample_size=SIDE[width] // LATENT_PIXELS,
         patch_size=2,
@@ -127,14 +147,14 @@ def latte(width: str) -> Parts:
 def wan(width: str) -> Parts:
     """Wan: text by cross-attention, one call a guidance branch."""
     transformer = WanTransformer3DModel(
-        num_attention_heads=NUM_HEADS[width],
-        attention_head_dim=HEAD_DIM[width],
+        num_attention_heads=WAN[width].number,
+        attention_head_dim=WAN[width].dim,
         in_channels=16,
         out_channels=16,
         text_dim=TEXT_WIDTH,
         freq_dim=256,
-        ffn_dim=4 * NUM_HEADS[width] * HEAD_DIM[width],
-        num_layers=NUM_LAYERS[width],
+        ffn_dim=WAN_INNER[width],
+        num_layers=NUM_LAYERS,
         cross_attn_norm=True,
     )
     return transformer, FlowMatchEulerDiscreteScheduler(shift=3.0)
