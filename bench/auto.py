@@ -1,4 +1,4 @@
-"""`python -m bench.auto --model toy`: auto beside fewer steps, from a half to a quarter of the evaluations.
+"""`python -m bench.auto --model toy`: auto beside fewer steps, two thirds to a quarter of the evaluations.
 
 Held-out prompts, seed 0; PSNR to the plain video, mean / tenth percentile over videos; and how well the
 estimated error ranks the videos of all budgets. A short look at the strongest rivals alone: `keystep bench`
@@ -18,7 +18,7 @@ from keystep.lab.solvers import SOLVERS, sampled_by
 from keystep.metrics.quality import compute_psnr
 
 STEPS = 30
-COUNTS = (15, 12, 10, 8, 7)
+COUNTS = (20, 15, 12, 10, 8, 7)
 OWN = "auto"
 
 
@@ -58,4 +58,4 @@ def correlate(psnr: dict[int, list[float]], errors: dict[int, list[float]]) -> d
 
 
 if __name__ == "__main__":
-    look(__doc__, 8, measure)
+    look(__doc__, 32, measure)

@@ -66,4 +66,4 @@ def measure(pipe: Any, prompts: list[str]) -> Figures:
 
 
 if __name__ == "__main__":
-    look(__doc__, 4, measure)
+    look(__doc__, 8, measure)

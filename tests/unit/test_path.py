@@ -7,7 +7,7 @@ from itertools import combinations
 import pytest
 
 from keystep.when import ErrorControl, Paced
-from keystep.when.control import CORRECTION, amplified, expected_psnr
+from keystep.when.control import CORRECTION, FORECAST_ERROR, amplified, expected_psnr, foreseen
 from keystep.when.path import END, gap_cost, plan_route, walk
 
 
@@ -80,11 +80,34 @@ def test_tighter_tolerances_are_computed_more_often() -> None:
     assert counts == sorted(counts) and counts[0] < counts[-1]
 
 
-def test_a_bad_begin_is_forgotten() -> None:
-    def count_late(memory: float) -> int:
+def test_a_bad_begin_is_forgotten_slowly() -> None:
+    def count_late(*memory: float) -> int:
         return sum(k > 15 for k in run(ErrorControl(0.05, memory=memory), 0.5, calm_below=0.8))
 
-    assert count_late(0.4) < count_late(1.0)
+    assert count_late(0.4, 0.4) < count_late(0.4, 0.8) <= count_late(0.4, 1.0)
+
+
+def test_forecasts_that_were_not_used_tell_what_gaps_would_cost() -> None:
+    """A video whose forecasts err from the first one on is never skipped early, however calm later."""
+
+    def gaps(error: float) -> list[int]:
+        control, levels, computed = ErrorControl(0.05), shares(30), []
+        state = control.begin(30, levels)
+        for evaluation in range(1, 31):
+            is_computed = control.plan(state, evaluation) == "compute"
+            computed += [evaluation] if is_computed else []
+            measured = {FORECAST_ERROR.name: error} if is_computed and evaluation > 1 else {}
+            state = control.update(state, evaluation, is_computed, measured)
+        return [b - a for a, b in zip(computed, computed[1:], strict=False)]
+
+    first_gaps = [next((k for k, gap in enumerate(gaps(error)) if gap > 1), 30) for error in (0.1, 1.0, 3.0)]
+    assert first_gaps == sorted(first_gaps) and first_gaps[0] < first_gaps[1] < first_gaps[2]
+
+
+def test_what_a_forecast_error_would_have_asked_for() -> None:
+    assert foreseen(0.4, 0.5, 0.5) == 0.0  # no step, nothing taken in
+    assert foreseen(0.4, 0.5, 0.25) == pytest.approx(0.1)
+    assert foreseen(0.4, 0.5, 0.0) == pytest.approx(0.2)  # the last step takes in all of it
 
 
 def test_a_steady_video_meets_its_tolerance() -> None:
