@@ -1,6 +1,7 @@
 """The bench in a few numbers, and each method beside the same one elsewhere, on made-up rows."""
 
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -55,7 +56,18 @@ def test_single_speeds_and_the_plain_pipeline():
     assert at["auto"]["psnr"] == pytest.approx(50) and at["auto"]["p10"] == pytest.approx(49)
     assert at["auto"]["to_converged"] == pytest.approx(45) and at["auto"]["shown"] == 1.0
     assert found["at"]["m"]["4x"]["auto"]["psnr"] == pytest.approx(40)
+    assert at["auto converged"] == {} and at["nearest other"]["to_converged"] == pytest.approx(37)
     assert found["plain"]["m"] == {"compute": 1.0, "to_converged": 44.0, "shown": 1.0}
+
+
+def test_the_converged_auto_is_set_against_who_comes_nearest():
+    near = [replace(each, to_converged=47.0) for each in curve("keystep", "fbcache", 30)]
+    far = [replace(each, to_converged=None) for each in curve("fewer steps", "DPM", 60)]
+    own = [replace(each, to_converged=52.0) for each in curve("keystep", "auto converged", 42)]
+    at = summarize([*curve("keystep", "auto", 50), *near, *far, *own])["at"]["m"]["2x"]
+    assert at["best other"]["name"] == "fewer steps: DPM"
+    assert at["nearest other"]["name"] == "keystep: fbcache"
+    assert at["auto converged"]["to_converged"] == pytest.approx(52)
 
 
 def test_a_curve_is_not_extrapolated_to_a_speed():

@@ -43,7 +43,7 @@ _CODEBOOKS = (
 SWEEPS: dict[str, Sweep] = {
     "auto": Sweep("auto", over("speedup", 2.0, 3.0, 3.75, 4.3)),
     "auto by tolerance": Sweep("auto", ({"quality": "high"}, {"quality": "balanced"}, {"quality": "fast"})),
-    "auto converged": Sweep("auto", over("speedup", 2.0, 3.0, 3.75), {"quality": "converged"}),
+    "auto converged": Sweep("auto", over("speedup", 2.0, 3.0, 3.75, 4.3), {"quality": "converged"}),
     "fastercache": Sweep(
         "fastercache",
         (

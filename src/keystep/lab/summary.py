@@ -17,6 +17,7 @@ from keystep.lab.tables.table import group_by
 from keystep.metrics.outcome import low_percentile
 
 OWN = Name(OURS, "auto", "").family
+CONVERGED = Name(OURS, "auto converged", "").family
 FEWER = (2, 3, 4)  # times fewer evaluations
 ROUNDING = 0.005  # a curve that ends so little beside a compute ratio reaches it
 
@@ -30,7 +31,8 @@ def summarize(rows: Sequence[Row]) -> dict[str, Any]:
         `bd_psnr.auto_vs_best_other`: dB with its interval, and who that is. `at`: at 2, 3 and 4 times less
         compute, interpolated over log(compute), auto and the other method with the highest mean: PSNR in dB
         (`psnr`), its 10th percentile over videos (`p10`), PSNR to the converged video (`to_converged`), the
-        share of videos that show what the prompt says (`shown`). `plain`: the same of the plain pipeline.
+        share of videos that show what the prompt says (`shown`); and auto by quality "converged" beside the
+        other method that comes nearest to the converged video. `plain`: the same of the plain pipeline.
     """
     quality = [row for row in rows if isinstance(row, QualityRow) and not row.error]
     models = group_by(quality, lambda row: row.model)
@@ -70,9 +72,22 @@ def _compare_at(rows: Sequence[QualityRow]) -> dict[str, Any]:
         }
         others = {family: point for family, point in there.items() if not family.startswith(OWN)}
         if OWN in there and others:
-            best = max(others, key=lambda family: others[family]["psnr"])
-            compared[f"{times}x"] = {"auto": there[OWN], "best other": {"name": best, **others[best]}}
+            compared[f"{times}x"] = {
+                "auto": there[OWN],
+                "best other": _best(others, "psnr"),
+                "auto converged": there.get(CONVERGED, {}),
+                "nearest other": _best(others, "to_converged"),
+            }
     return compared
+
+
+def _best(points: Mapping[str, Point], figure: str) -> dict[str, Any]:
+    """Who leads in a figure, by name; empty where nobody has it."""
+    having = {family: point for family, point in points.items() if figure in point}
+    if not having:
+        return {}
+    best = max(having, key=lambda family: having[family][figure])
+    return {"name": best, **having[best]}
 
 
 def _compute_of(point: Point) -> float:
