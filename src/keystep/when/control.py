@@ -111,7 +111,7 @@ class ErrorControl:
     tolerance: float
     expected: float = 0.03
     weight: float = 0.02
-    memory: tuple[float, float] = (0.4, 0.8)
+    memory: tuple[float, float] = (0.4, 0.6)
     asks = False
     needs_time = True
 
