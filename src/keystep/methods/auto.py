@@ -34,7 +34,7 @@ class Auto:
         speedup: evaluations over computed ones, met by every video to the rounding of one evaluation; needs
             no read from the device.
         tolerance: estimated error of the video relative to its latent, e.g. .05 (lower = better and slower):
-            each video gets as many evaluations as that takes; reads two numbers at each computed one.
+            each video gets as many evaluations as that takes; reads four numbers at each computed one.
         quality: `"high"`, `"balanced"`, `"fast"`: a tolerance by name; `"converged"`: four times as many
             steps at the same number of computed evaluations, nearer to what the sampler would give with many
             steps than to its video with these, goes with `speedup`.
