@@ -105,7 +105,7 @@ def test_forecasts_that_were_not_used_tell_what_gaps_would_cost() -> None:
 
 
 def test_what_a_forecast_error_would_have_asked_for() -> None:
-    assert foreseen(0.4, 0.5, 0.5) == 0.0  # no step, nothing taken in
+    assert foreseen(0.4, 0.5, 0.5) == foreseen(0.4, 0.0, 0.0) == 0.0  # no step, nothing taken in
     assert foreseen(0.4, 0.5, 0.25) == pytest.approx(0.1)
     assert foreseen(0.4, 0.5, 0.0) == pytest.approx(0.2)  # the last step takes in all of it
 

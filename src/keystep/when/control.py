@@ -20,8 +20,6 @@ from keystep.when.signal import LatentShare, Signal
 FORECAST_ERROR = LatentShare("forecast error", Forecast())
 CORRECTION = LatentShare("correction", Correction())
 FLOOR = 0.05  # keeps the amplification of an error finite at pure noise
-
-
 DECIBELS = 24.2  # expected PSNR of a video whose estimated error is as large as its latent; docs/auto.md
 
 
@@ -46,7 +44,7 @@ def foreseen(error: float, before: float, share: float) -> float:
     Between two evaluations at noise shares `before` and `share` a sampler takes in 1 - share / before of the
     data, and forecasts are off by about half as much on the way as at the end.
     """
-    return error * (1.0 - share / before) / 2
+    return error * (1.0 - share / before) / 2 if before else 0.0
 
 
 @dataclass(frozen=True)
