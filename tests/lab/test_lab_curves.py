@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from keystep.lab.curves import Curve, bd_psnr, compare, make_curves
+from keystep.lab.curves import Curve, bd_psnr, compare, gains_at, make_curves
 from keystep.lab.rows import QualityRow
 from keystep.metrics.quality import Quality
 
@@ -75,3 +75,15 @@ def test_the_interval_holds_the_gain_and_widens_with_scatter():
         Curve(c.family, c.settings, c.compute[:, :1], c.psnr[:, :1], videos[:1]) for c in (reference,) * 2
     ]
     assert compare(*single).low is None
+
+
+def test_curves_are_compared_on_the_videos_that_both_have():
+    """A method that ran on the easy videos alone gains nothing by it."""
+    videos = (("hard", 0), ("easy", 0))
+    psnr = np.stack([PSNR, PSNR + 20], axis=1)
+    both = Curve("x", tuple("abcd"), np.tile(COMPUTE[:, None], 2), psnr, videos)
+    easy, neither = both.on(videos[1:]), both.on([])
+    assert compare(easy, both).gain == pytest.approx(0) == compare(both, easy).gain
+    assert gains_at(easy, both) == pytest.approx([0.0] * 4)
+    assert compare(both, neither) is None
+    assert gains_at(both, neither) == []

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,6 +47,13 @@ class Curve:
     def points(self) -> tuple[Array, Array]:
         """Mean compute and mean PSNR of each setting, (P,) each, infinite means left out."""
         return _points(self.compute, self.psnr)
+
+    def on(self, videos: Sequence[tuple[str, int]]) -> Curve:
+        """The same curve on these of its videos, in this order."""
+        columns = [self.videos.index(video) for video in videos]
+        return replace(
+            self, compute=self.compute[:, columns], psnr=self.psnr[:, columns], videos=tuple(videos)
+        )
 
 
 @dataclass(frozen=True)
@@ -93,6 +100,7 @@ def _psnr(row: QualityRow) -> float:
 
 def compare(curve: Curve, reference: Curve) -> Delta | None:
     """BD-PSNR of a curve over another one; None where they have too few points or too little in common."""
+    curve, reference = _in_common(curve, reference)
     found = bd_psnr(*curve.points, *reference.points)
     if found is None:
         return None
@@ -108,6 +116,7 @@ def gains_at(curve: Curve, reference: Curve) -> list[float]:
 
     Between its points the curve is a monotone cubic over log(compute).
     """
+    curve, reference = _in_common(curve, reference)
     x, y = curve.points
     at = [
         (compute, psnr) for compute, psnr in zip(*reference.points, strict=True) if x[0] <= compute <= x[-1]
@@ -146,20 +155,21 @@ def bd_psnr(
     return (areas[0] - areas[1]) / (high - low), float(begin), float(end)
 
 
+def _in_common(curve: Curve, reference: Curve) -> tuple[Curve, Curve]:
+    """Both on the videos that both have; easy and hard ones are 10 dB apart."""
+    videos = [video for video in curve.videos if video in reference.videos]
+    return curve.on(videos), reference.on(videos)
+
+
 def _resample(curve: Curve, reference: Curve) -> list[float]:
-    """Gains over videos drawn with replacement, the same ones for both curves; empty for a single video."""
-    common = [video for video in curve.videos if video in reference.videos]
-    if len(common) < 2:
+    """Gains over videos drawn with replacement, the same ones for both; empty for less than two videos."""
+    if len(curve.videos) < 2:
         return []
-    columns = np.array([[each.videos.index(video) for video in common] for each in (curve, reference)])
     generator = np.random.default_rng(0)
     gains = []
     for _ in range(NUM_RESAMPLES):
-        drawn = columns[:, generator.integers(len(common), size=len(common))]
-        points = [
-            _points(each.compute[:, picked], each.psnr[:, picked])
-            for each, picked in zip((curve, reference), drawn, strict=True)
-        ]
+        drawn = generator.integers(len(curve.videos), size=len(curve.videos))
+        points = [_points(each.compute[:, drawn], each.psnr[:, drawn]) for each in (curve, reference)]
         found = bd_psnr(*points[0], *points[1])
         if found is not None:
             gains.append(found[0])
@@ -167,6 +177,8 @@ def _resample(curve: Curve, reference: Curve) -> list[float]:
 
 
 def _points(compute: Array, psnr: Array) -> tuple[Array, Array]:
+    if not compute.shape[1]:
+        return np.array([]), np.array([])
     x, y = compute.mean(axis=1), psnr.mean(axis=1)
     x, y = x[np.isfinite(y)], y[np.isfinite(y)]
     # A cubic needs ascending, different abscissae: settings that cost the same count as their mean.
