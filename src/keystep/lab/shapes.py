@@ -25,7 +25,7 @@ from keystep.lab.contestant import ROBUSTNESS, SPEED, Subject
 
 WIDE, NARROW = "wide", "narrow"
 PARTS = {WIDE: (SPEED,), NARROW: (SPEED, ROBUSTNESS)}
-SIDE = {WIDE: 48, NARROW: 64}  # pixels
+SIDE = 64  # pixels; 8 wide in latents, 4 in tokens
 TEXT_LENGTH = {WIDE: 16, NARROW: 64}
 TEXT_WIDTH = 256
 NUM_LAYERS = 10  # cache-dit's default computes the first eight
@@ -83,7 +83,7 @@ class Shape:
         """Latents and embeddings of a prompt and seed, no decoder."""
         texts = torch.Generator().manual_seed(sum(prompt.encode()))
         noise = torch.Generator().manual_seed(seed)
-        side = SIDE[width] // LATENT_PIXELS
+        side = SIDE // LATENT_PIXELS
         sizes = (self.channels, self.latent_frames)
         shape = (*(reversed(sizes) if self.is_frames_first else sizes), side, side)
         tensors = {
@@ -98,8 +98,8 @@ class Shape:
             "guidance_scale": 4.0,
             "generator": noise,
             "output_type": "latent",
-            "height": SIDE[width],
-            "width": SIDE[width],
+            "height": SIDE,
+            "width": SIDE,
             **self.frames,
         }
 
@@ -114,8 +114,8 @@ def cogvideox(width: str) -> Parts:
         num_layers=NUM_LAYERS,
         text_embed_dim=TEXT_WIDTH,
         max_text_seq_length=TEXT_LENGTH[width],
-        sample_width=SIDE[width] // LATENT_PIXELS,
-        sample_height=SIDE[width] // LATENT_PIXELS,
+        sample_width=SIDE // LATENT_PIXELS,
+        sample_height=SIDE // LATENT_PIXELS,
         sample_frames=9,
     )
     return transformer, CogVideoXDDIMScheduler(prediction_type="v_prediction", clip_sample=False)
@@ -131,7 +131,7 @@ def latte(width: str) -> Parts:
         num_layers=NUM_LAYERS // 2,
         cross_attention_dim=LATTE[width].width,
         attention_bias=True,
-        sample_size=SIDE[width] // LATENT_PIXELS,
+        sample_size=SIDE // LATENT_PIXELS,
         patch_size=2,
         activation_fn="gelu-approximate",
         num_embeds_ada_norm=1000,
