@@ -167,6 +167,22 @@ def test_the_default_mode_reads_nothing_on_the_way(monkeypatch: pytest.MonkeyPat
     assert rows_at_reads and set(rows_at_reads) == {STEPS}
 
 
+def test_a_tolerance_reads_corrections_and_forecasts(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+    update = ErrorControl.update
+
+    def note(self: ErrorControl, state: Any, evaluation: int, is_computed: bool, measured: Any) -> Any:
+        seen.append(set(measured))
+        return update(self, state, evaluation, is_computed, measured)
+
+    monkeypatch.setattr(ErrorControl, "update", note)
+    pipe = pipe_of(WAN)
+    with keystep.accelerate(pipe, "auto", tolerance=0.2):
+        WAN.sample(pipe)
+    assert {"forecast error"} in seen  # nothing was skipped before it
+    assert {"forecast error", "correction"} in seen
+
+
 def test_memory_is_a_few_latents() -> None:
     pipe = pipe_of(WAN)
     with keystep.accelerate(pipe, "auto") as session:

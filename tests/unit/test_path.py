@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import combinations
+from typing import Any
 
 import pytest
 
@@ -102,6 +103,32 @@ def test_forecasts_that_were_not_used_tell_what_gaps_would_cost() -> None:
 
     first_gaps = [next((k for k, gap in enumerate(gaps(error)) if gap > 1), 30) for error in (0.1, 1.0, 3.0)]
     assert first_gaps == sorted(first_gaps) and first_gaps[0] < first_gaps[1] < first_gaps[2]
+
+
+def test_forecasts_that_err_as_planned_change_nothing() -> None:
+    """The rate stays what it was expected to be, so the first gap comes where it came without them."""
+
+    def first_gap(is_told: bool) -> int:
+        control, levels = ErrorControl(0.05), shares(30)
+        state = control.begin(30, levels)
+        for k in range(30):
+            if control.plan(state, k + 1) == "skip":
+                return k
+            measured = {}
+            if k and is_told:
+                step = walk(levels[k]) - walk(levels[k - 1])
+                moved = control.expected**0.5 * step / amplified(1.0, levels[k])
+                measured[FORECAST_ERROR.name] = moved / foreseen(1.0, levels[k - 1], levels[k])
+            state = control.update(state, k + 1, True, measured)
+        raise AssertionError("everything was computed")
+
+    assert first_gap(is_told=True) == first_gap(is_told=False)
+
+
+@pytest.mark.parametrize("memory", [0.4, (0.4,), (0.4, 1.5), (0.4, 0.6, 0.8)])
+def test_a_memory_is_two_parts(memory: Any) -> None:
+    with pytest.raises(ValueError, match="ErrorControl.memory: given .*two numbers"):
+        ErrorControl(0.05, memory=memory)
 
 
 def test_what_a_forecast_error_would_have_asked_for() -> None:

@@ -117,8 +117,9 @@ class ErrorControl:
         require(self.tolerance > 0, "ErrorControl.tolerance", self.tolerance, "an error above 0")
         require(self.expected > 0, "ErrorControl.expected", self.expected, "a squared error above 0")
         require(self.weight > 0, "ErrorControl.weight", self.weight, "a cost above 0")
-        is_part = len(self.memory) == 2 and all(0 <= each <= 1 for each in self.memory)
-        require(is_part, "ErrorControl.memory", self.memory, "two numbers, each 0 to 1")
+        is_pair = isinstance(self.memory, tuple) and len(self.memory) == 2
+        is_pair = is_pair and all(0 <= each <= 1 for each in self.memory)
+        require(is_pair, "ErrorControl.memory", self.memory, "two numbers, each 0 to 1")
 
     @property
     def signals(self) -> tuple[Signal, ...]:
