@@ -7,14 +7,15 @@ measures everything.
 
 from __future__ import annotations
 
+from statistics import fmean
 from typing import Any
 
-import numpy as np
 from scipy.stats import spearmanr
 
 import keystep
 from bench.toys import Figures, generate, look
 from keystep.lab.solvers import SOLVERS, sampled_by
+from keystep.metrics.outcome import low_percentile
 from keystep.metrics.quality import compute_psnr
 
 STEPS = 30
@@ -44,7 +45,7 @@ def measure(pipe: Any, prompts: list[str]) -> Figures:
         for name, made in rows.items():
             values = [float(compute_psnr(one, other)) for one, other in zip(made, plain, strict=True)]
             found.setdefault(name, {})[count] = values
-            print(name, count, f"{np.mean(values):.1f} / {np.quantile(values, 0.1):.1f}", flush=True)
+            print(name, count, f"{fmean(values):.1f} / {low_percentile(values):.1f}", flush=True)
     ranks = correlate(found[OWN], errors)
     print("rank correlation of the estimated error:", {name: round(rank, 2) for name, rank in ranks.items()})
     return {"psnr": found, "error": errors, "ranks": ranks}
