@@ -16,6 +16,7 @@ import statistics
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -67,12 +68,9 @@ CLOCKS = {"wall": read_seconds, "cpu": time.process_time}  # CPU time stands oth
 
 def seconds(pipe: Any, shape: Shape, options: argparse.Namespace, method: Any) -> float:
     steps = options.steps
-    with read_loop(pipe, CLOCKS[options.clock]) as reading:
-        if method is None:
-            pipe(**shape.arguments(steps))
-        else:
-            with keystep.accelerate(pipe, method):
-                pipe(**shape.arguments(steps))
+    accelerated = nullcontext() if method is None else keystep.accelerate(pipe, method)
+    with accelerated, read_loop(pipe, CLOCKS[options.clock]) as reading:
+        pipe(**shape.arguments(steps))
     return reading.elapsed
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
 from statistics import fmean
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from keystep.lab.contestant import OURS, PLAIN, Name
-from keystep.lab.curves import compare_with_best, make_curves
+from keystep.lab.curves import Curve, compare_with_best, make_curves
 from keystep.lab.rows import QualityRow, Row
 from keystep.lab.tables.table import group_by
 from keystep.metrics.outcome import low_percentile
@@ -21,7 +21,7 @@ CONVERGED = Name(OURS, "auto converged", "").family
 FEWER = (2, 3, 4)  # times fewer evaluations
 ROUNDING = 0.005  # a curve that ends so little beside a compute ratio reaches it
 
-Point = Mapping[str, float]  # means over the videos of one setting
+Point = Mapping[str, Any]  # means over the videos of one setting, and at best its name
 
 
 def summarize(rows: Sequence[Row]) -> dict[str, Any]:
@@ -29,10 +29,11 @@ def summarize(rows: Sequence[Row]) -> dict[str, Any]:
 
     Returns:
         `bd_psnr.auto_vs_best_other`: dB with its interval, and who that is. `at`: at 2, 3 and 4 times less
-        compute, interpolated over log(compute), auto and the other method with the highest mean: PSNR in dB
-        (`psnr`), its 10th percentile over videos (`p10`), PSNR to the converged video (`to_converged`), the
-        share of videos that show what the prompt says (`shown`); and auto by quality "converged" beside the
-        other method that comes nearest to the converged video. `plain`: the same of the plain pipeline.
+        compute, interpolated over log(compute), auto and the other method that is hardest to beat in mean
+        PSNR: PSNR in dB (`psnr`), its 10th percentile over videos (`p10`), PSNR to the converged video
+        (`to_converged`), the share of videos that show what the prompt says (`shown`); and auto by quality
+        "converged" beside the other that is hardest to beat in nearness to the converged video. Each pair
+        is taken on the videos that both have. `plain`: the same of the plain pipeline.
     """
     quality = [row for row in rows if isinstance(row, QualityRow) and not row.error]
     models = group_by(quality, lambda row: row.model)
@@ -58,36 +59,41 @@ def _gains(models: Mapping[str, Sequence[QualityRow]]) -> dict[str, Any]:
 
 
 def _compare_at(rows: Sequence[QualityRow]) -> dict[str, Any]:
-    curves = {
-        family: sorted(map(_mean, group_by(own, lambda row: row.setting).values()), key=_compute_of)
-        for family, own in group_by(rows, lambda row: row.contestant.family).items()
-        if family != PLAIN
-    }
+    families = group_by(rows, lambda row: row.contestant.family)
+    curves = {curve.family: curve for curve in make_curves(rows)}
+    others = [family for family in curves if not family.startswith(OWN)]
+
+    def best_beside(own: str, compute: float, figure: str) -> tuple[Point, Point]:
+        """Our own point and that of the other who leads most, or is least behind, on the videos of both."""
+        pairs: list[tuple[Point, Point]] = []
+        for family in others if own in curves else ():
+            videos = {*curves[own].videos} & {*curves[family].videos}
+            points = [_point_at(curves[each], families[each], videos, compute) for each in (own, family)]
+            if all(figure in point for point in points):
+                pairs.append((points[0], {"name": family, **points[1]}))
+        return max(pairs, key=lambda pair: pair[1][figure] - pair[0][figure], default=({}, {}))
+
     compared = {}
     for times in FEWER:
-        there = {
-            family: point
-            for family, points in curves.items()
-            if (point := _interpolate(points, 1 / times)) is not None
-        }
-        others = {family: point for family, point in there.items() if not family.startswith(OWN)}
-        if OWN in there and others:
+        auto, best = best_beside(OWN, 1 / times, "psnr")
+        converged, nearest = best_beside(CONVERGED, 1 / times, "to_converged")
+        if auto:
             compared[f"{times}x"] = {
-                "auto": there[OWN],
-                "best other": _best(others, "psnr"),
-                "auto converged": there.get(CONVERGED, {}),
-                "nearest other": _best(others, "to_converged"),
+                "auto": auto,
+                "best other": best,
+                "auto converged": converged,
+                "nearest other": nearest,
             }
     return compared
 
 
-def _best(points: Mapping[str, Point], figure: str) -> dict[str, Any]:
-    """Who leads in a figure, by name; empty where nobody has it."""
-    having = {family: point for family, point in points.items() if figure in point}
-    if not having:
-        return {}
-    best = max(having, key=lambda family: having[family][figure])
-    return {"name": best, **having[best]}
+def _point_at(
+    curve: Curve, rows: Sequence[QualityRow], videos: Collection[tuple[str, int]], compute: float
+) -> Point:
+    """One family at a compute ratio, on some of the videos of its curve; empty beyond the curve's ends."""
+    on_curve = [row for row in rows if row.setting in curve.settings and (row.prompt, row.seed) in videos]
+    settings = group_by(on_curve, lambda row: row.setting)
+    return _interpolate(sorted(map(_mean, settings.values()), key=_compute_of), compute)
 
 
 def _compute_of(point: Point) -> float:
@@ -109,12 +115,12 @@ def _mean(rows: Sequence[QualityRow]) -> dict[str, float]:
     return point
 
 
-def _interpolate(points: Sequence[Point], compute: float) -> dict[str, float] | None:
-    """A curve at one compute ratio; None beyond its ends, nothing is extrapolated."""
+def _interpolate(points: Sequence[Point], compute: float) -> Point:
+    """A curve at one compute ratio; empty beyond its ends, nothing is extrapolated."""
     points = [point for point in points if "psnr" in point]
     places = [point["compute"] for point in points]
     if not points or not places[0] <= compute + ROUNDING or not compute - ROUNDING <= places[-1]:
-        return None
+        return {}
     return {
         name: float(np.interp(math.log(compute), np.log(places), [point[name] for point in points]))
         for name in points[0]
