@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from keystep.engine.storage import Storage
     from keystep.engine.trace import Trace
     from keystep.methods.adacache import AdaCache, MoReg
+    from keystep.methods.auto import Auto
     from keystep.methods.fastercache import FasterCache
     from keystep.models.spec import ModelSpec
     from keystep.policy import Policy, Rule
@@ -28,6 +29,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "AdaCache",
+    "Auto",
     "CacheConfig",
     "FasterCache",
     "KeystepWarning",
@@ -53,6 +55,7 @@ _HOMES = {
     "keystep.engine.storage": ("Storage",),
     "keystep.engine.trace": ("Trace",),
     "keystep.methods.adacache": ("AdaCache", "MoReg"),
+    "keystep.methods.auto": ("Auto",),
     "keystep.methods.fastercache": ("FasterCache",),
     "keystep.models.spec": ("ModelSpec",),
     "keystep.policy": ("Policy", "Rule"),

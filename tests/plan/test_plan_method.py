@@ -7,7 +7,7 @@ import torch
 from torch.utils._pytree import tree_map
 
 import keystep
-from keystep import AdaCache, FasterCache, Policy, Rule
+from keystep import AdaCache, Auto, FasterCache, Policy, Rule
 from keystep.how import Hold
 from keystep.metrics.flops import FlopCounter
 from keystep.models.catalogue import import_name
@@ -18,6 +18,7 @@ from keystep.plan.method import bounds, rehearse
 from keystep.plan.released import BLUEPRINTS
 from keystep.what import Mlp, PrefixResidual, Span
 from keystep.when import Below, Every, RelativeChange
+from tests.matrix import ZOO, pipe_of
 from tests.plan.test_plan_model import workload
 
 STEPS = 12
@@ -112,6 +113,48 @@ def test_adaptive_methods_stay_between_their_bounds(name, method):
     assert least == num_full < most == job.num_evaluations
     assert low == flops / (plain.cost.flops * job.num_evaluations) < high == 1
     assert plan.cache_bytes == peak_bytes
+
+
+def test_auto_is_planned_outside_of_the_model():
+    job = tiny("wan-2.1-1.3b")
+    plain = plan_model(job).cost
+    plan = plan_method(job, Auto(speedup=2), plain)
+    assert plan.computed == (STEPS // 2, STEPS // 2) and plan.compute == (0.5, 0.5)
+    assert plan.skips == {"guided": (STEPS // 2, STEPS // 2)} and not plan.is_adaptive
+    (rows,) = {inputs["hidden_states"].shape for inputs in job.make_calls()}
+    assert plan.cache_bytes == 3 * rows.numel() * 4  # two outputs, and what forecasts put into the latent
+    assert plan_method(job, Auto(speedup=2, correct=False), plain).cache_bytes == 2 * rows.numel() * 4
+
+
+def test_a_tolerance_lies_between_few_and_all_evaluations():
+    job = tiny("latte")
+    plain = plan_model(job).cost
+    plan = plan_method(job, Auto(tolerance=0.05), plain)
+    (least, most), (low, high) = plan.computed, plan.compute
+    assert plan.is_adaptive and 2 <= least < most == STEPS
+    assert low == least / STEPS and high == 1
+
+
+def test_a_refined_run_computes_as_much_as_it_is_asked_for():
+    job = tiny("wan-2.1-1.3b")
+    plan = plan_method(job, Auto(speedup=2, quality="converged"), plan_model(job).cost)
+    assert plan.computed == (STEPS // 2, STEPS // 2) and plan.compute == (0.5, 0.5)
+    assert plan.skips == {"guided": (4 * STEPS - STEPS // 2,) * 2}
+
+
+def test_auto_holds_in_reality_what_was_planned():
+    wan = next(zoo for zoo in ZOO if zoo.name == "wan")
+    pipe = pipe_of(wan)
+    with keystep.accelerate(pipe, "auto") as session:
+        latents = wan.sample(pipe, steps=STEPS)
+    trace = session.trace
+    job = tiny("wan-2.1-1.3b")
+    plan = plan_method(job, Auto(), Cost(1))
+    (rows,) = {inputs["hidden_states"].shape for inputs in job.make_calls()}
+    assert plan.computed[0] == len(trace.key_steps)
+    damping = 3 * latents.shape[1] * 4  # of two entries and a coming one; a value for each channel
+    ratio = plan.cache_bytes / rows.numel()
+    assert trace.peak_cache_bytes == pytest.approx(ratio * latents.numel(), abs=damping)
 
 
 def test_a_schedule_has_no_bounds_but_itself():

@@ -311,6 +311,10 @@ class Run:
         """Count tensors that are held beside the histories, in place of those of the same name."""
         self.histories.push((rule.label, name, ""), Entry(self.now, tensors), 1)
 
+    def release(self, rule: Rule, name: str) -> None:
+        """Let go of what `hold` counts by that name."""
+        self.histories.trim((rule.label, name, ""), 0)
+
     def check_shape(self, shape: tuple[int, ...]) -> None:
         """Raise if the latent changed its shape in mid-run: histories would not fit."""
         if self.shape is None:

@@ -37,6 +37,10 @@ NOT_MEASURED = (
     "about cannot be measured; give a speedup"
 )
 
+# What is held for a correction: what forecasts put into the latent; or the latent and the scheduler's memory
+# at the anchor, and what was done to the latent between steps.
+HELD = USED, AGAIN, CHANGES = "used", "again", "changes"
+
 
 @dataclass
 class Anchor:
@@ -104,7 +108,7 @@ class Stream:
             assert self._anchor is not None, "made with the computed evaluation"
             self._anchor.scheduler, self._anchor.sample = take_snapshot(self.scheduler), sample
             memory = (tensor for tensor in tensors_of(self.scheduler) if tensor.shape == sample.shape)
-            self.run.hold(self.rule, f"{self.site} again", (sample, *memory))
+            self.run.hold(self.rule, f"{self.site} {AGAIN}", (sample, *memory))
         self._index += 1
         return result
 
@@ -119,15 +123,17 @@ class Stream:
         data = self._from_channels(self.run.predict(self.rule, self.site, LEAD))
         if self._responses is not None:
             response = self._responses[self._index]
-            used = data * response.data
-            self._used = used if self._used is None else used.add_(self._used, alpha=response.latent)
-            self.run.hold(self.rule, f"{self.site} used", (self._used,))
+            if self._used is None:
+                self._used = data * response.data
+                self.run.hold(self.rule, f"{self.site} {USED}", (self._used,))
+            else:
+                self._used.mul_(response.latent).add_(data, alpha=response.data)
         call = replace(call, output=level.to_output(call.sample, data).to(call.output.dtype))
         if self._takes_again:
             bare = replace(call, output=call.output.new_empty(0), sample=call.sample.new_empty(0))
             self._skipped.append((bare, self._find_change(call)))
             changes = tuple(change for _, change in self._skipped if change is not None)
-            self.run.hold(self.rule, f"{self.site} changes", changes)
+            self.run.hold(self.rule, f"{self.site} {CHANGES}", changes)
         return call
 
     def _find_change(self, call: StepCall) -> torch.Tensor | None:
@@ -144,6 +150,7 @@ class Stream:
         data = level.to_data(call.sample, call.output)
         gap = 0 if self._anchor is None else self._index - self._anchor.index
         delta = self._find_delta(call, data) if gap > 1 and self._is_corrected else None
+        self._forget_gap()
         self._measure(call, level, data, delta)
         if delta is not None:
             sample = call.sample.float() + delta
@@ -151,9 +158,15 @@ class Stream:
             output = level.to_output(sample, data).to(call.output.dtype)
             call = replace(call, sample=sample.to(call.sample.dtype), output=output)
         self.run.push(self.rule, self.site, LEAD, self._to_channels(data))
-        self._anchor, self._used = Anchor(self._index, data), None
-        self._skipped.clear()
+        self._anchor = Anchor(self._index, data)
         return call
+
+    def _forget_gap(self) -> None:
+        """Free what was held for a correction, before the next gap's is made: it is several latents."""
+        self._anchor = self._used = None
+        self._skipped.clear()
+        for name in HELD:
+            self.run.release(self.rule, f"{self.site} {name}")
 
     def _find_delta(self, call: StepCall, data: torch.Tensor) -> torch.Tensor | None:
         """How far the latent is from where interpolated outputs would have led, float32; None = unknown."""

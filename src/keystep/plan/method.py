@@ -13,6 +13,7 @@ import keystep
 from keystep.engine.method import Method
 from keystep.metrics.flops import FlopCounter
 from keystep.plan.cost import Cost
+from keystep.plan.guided import find_skips, guided_rule, guided_runs
 from keystep.plan.workload import Workload, on_meta
 from keystep.policy import Policy, Rule
 from keystep.what import Branch, Mlp, Span
@@ -60,19 +61,24 @@ def plan_method(workload: Workload, method: Method, plain: Cost) -> MethodPlan:
     Raises:
         ValueError: the method does not fit the model.
     """
-    num_evaluations = workload.num_evaluations
+    num_evaluations = workload.num_evaluations * getattr(method, "refined", 1)
     policy = method.policy(workload.spec.name, num_evaluations)
     is_adaptive = any(rule.when.signals for rule in policy.rules)
-    runs = [
-        rehearse(workload, each, num_evaluations) if each.rules else [plain] * num_evaluations
-        for each in bounds(policy, num_evaluations)
-    ]
-    held = rehearse(workload, policy, min(NUM_SETTLING, num_evaluations)) if is_adaptive else []
+    guided = guided_rule(policy)
+    if guided is not None:
+        runs, held = guided_runs(workload, guided, num_evaluations, plain), []
+    else:
+        runs = [
+            rehearse(workload, each, num_evaluations) if each.rules else [plain] * num_evaluations
+            for each in bounds(policy, num_evaluations)
+        ]
+        held = rehearse(workload, policy, min(NUM_SETTLING, num_evaluations)) if is_adaptive else []
     labels = [rule.label for rule in policy.rules]
+    plain_flops = plain.flops * workload.num_evaluations
     return MethodPlan(
         skips={label: _range(sum(label in cost.skipped for cost in run) for run in runs) for label in labels},
         computed=_range(sum(not cost.skipped for cost in run) for run in runs),
-        compute=_range(sum(cost.flops for cost in run) / (plain.flops * num_evaluations) for run in runs),
+        compute=_range(sum(cost.flops for cost in run) / plain_flops for run in runs),
         cache_bytes=max(cost.cache_bytes for run in (*runs, held) for cost in run),
         is_adaptive=is_adaptive,
         needs_both_branches=any(isinstance(rule.what, Branch) for rule in policy.rules),
@@ -102,15 +108,7 @@ def _fix(rule: Rule, num_evaluations: int, value: float) -> Rule | None:
     """The rule with the schedule its controller keeps when every measurement is `value`; None: no skip."""
     if not rule.when.signals:
         return rule
-    measured = {signal.name: value for signal in rule.when.signals}
-    state, letters = rule.when.begin(num_evaluations), ""
-    for evaluation in range(1, num_evaluations + 1):
-        action = rule.when.plan(state, evaluation) if evaluation > 1 else "compute"
-        if action == "ask":
-            action = rule.when.decide(state, evaluation, measured)
-        is_computed = action == "compute"
-        state = rule.when.update(state, evaluation, is_computed, measured if evaluation > 1 else {})
-        letters += "C" if is_computed else "s"
+    letters = "".join("s" if skips else "C" for skips in find_skips(rule, num_evaluations, value))
     return replace(rule, when=Mask(letters)) if "s" in letters else None
 
 
