@@ -145,4 +145,4 @@ def test_bad_words_are_named_before_anything_is_loaded(run, no_load, prompts, tm
 def test_it_says_what_to_install(run, no_load, prompts, tmp_path, monkeypatch):
     monkeypatch.setattr("keystep.cli.tune.find_spec", lambda name: None if name == "optuna" else object())
     result = run(*words(prompts, tmp_path / "out"), "--method", "adacache")
-    assert result.status == 2 and "optuna: not installed; pip install 'keystep[tune]'" in result.err
+    assert result.status == 2 and "optuna: not installed; pip install '.[tune]'" in result.err

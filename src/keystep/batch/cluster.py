@@ -126,7 +126,7 @@ class RayWorkers:
 
 def _connect(address: str, num: int | None) -> Any:
     if find_spec(PACKAGE) is None:
-        raise ValueError("--ray: ray is not installed: pip install 'keystep[ray]'")
+        raise ValueError("--ray: ray is not installed: pip install '.[ray]' in keystep's sources")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nobody asked to be counted
     ray: Any = import_module(PACKAGE)
     own = {"num_cpus": num, "include_dashboard": False} if address == LOCAL else {}

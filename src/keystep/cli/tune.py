@@ -83,7 +83,7 @@ def tune(
 
     missing = [name for name in NEEDED if find_spec(name) is None]
     if missing:
-        raise ValueError(f"{', '.join(missing)}: not installed; pip install 'keystep[tune]'")
+        raise ValueError(f"{', '.join(missing)}: not installed; pip install '.[tune]' in keystep's sources")
     check_writable(out, is_folder=True)
     pipeline.check_model(model)
     items = [(prompt, seed) for prompt in read_prompts(prompts) for seed in parse_seeds(seeds)]

@@ -1,4 +1,4 @@
-"""Rival: cache-dit, where it is installed (`pip install keystep[bench]`).
+"""Rival: cache-dit, where it is installed (the extra `bench`).
 
 Attached by `cache_dit.enable_cache(pipe)`, and by a `BlockAdapter` for pipelines of ours, which it cannot
 know, as its documentation says for custom models.
@@ -17,7 +17,7 @@ from keystep.lab.contestant import Attach, Bench, Contestant, Name, describe
 
 CACHE_DIT = "cache-dit"
 PACKAGE = "cache_dit"
-MISSING = "cache-dit is not installed, so it is not measured: pip install 'keystep[bench]'"
+MISSING = "cache-dit is not installed, so it is not measured: pip install '.[bench]' in keystep's sources"
 
 # Transformer class -> (its block list, the pattern of a block's arguments and results, whether the guidance
 # branches are calls of their own), for pipelines of ours.

@@ -1,4 +1,4 @@
-"""Plots of the results: quality over compute, realised speed, memory. Needs matplotlib (`keystep[bench]`)."""
+"""Plots of the results: quality over compute, realised speed, memory. Needs matplotlib (extra `bench`)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,9 @@ from keystep.media import atomic_path
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-MISSING_MATPLOTLIB = "matplotlib is not installed, so there are no plots: pip install 'keystep[bench]'"
+MISSING_MATPLOTLIB = (
+    "matplotlib is not installed, so there are no plots: pip install '.[bench]' in keystep's sources"
+)
 LINES = {OURS: "-", FEWER_STEPS: ":"}  # rivals: dashed
 MARKERS = "osDv^<>ph*XP"
 NUM_COLOURED = 10  # curves that are told apart by colour; the others are grey, with their names beside them
