@@ -120,14 +120,24 @@ def load(
         ValueError: an unknown name (with near misses), or it cannot be loaded; says why.
     """
     place = _place(model, source)
-    if place is None and not options:
-        import torch
-
-        from keystep.models.toy.loading import SHIPPED
-
-        return SHIPPED[model](device=device, dtype=dtype or torch.float32)
-    if place is None:
+    if place is None and options:
         raise ValueError(f"model: {model!r} ships with keystep and takes no {', '.join(options)}")
+    pipe = _load_shipped(model, dtype) if place is None else _load_from(place, model, dtype, options)
+    if offload:
+        pipe.enable_model_cpu_offload(device=device)
+        return pipe
+    return pipe.to(device)
+
+
+def _load_shipped(model: str, dtype: Any) -> Any:
+    import torch
+
+    from keystep.models.toy.loading import SHIPPED
+
+    return SHIPPED[model](dtype=dtype or torch.float32)
+
+
+def _load_from(place: str, model: str, dtype: Any, options: dict[str, Any]) -> Any:
     from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 
     cls = find_pipeline(model) or DiffusionPipeline
@@ -136,15 +146,11 @@ def load(
     if dtype is not None:
         options["dtype"] = dtype
     try:
-        pipe = cls.from_pretrained(place, **options)
+        return cls.from_pretrained(place, **options)
     except Exception as error:
         raise ValueError(
             f"model: given {model!r}, which cannot be loaded from {place!r}: {type(error).__name__}: {error}"
         ) from error
-    if offload:
-        pipe.enable_model_cpu_offload(device=device)
-        return pipe
-    return pipe.to(device)
 
 
 def _place(model: str, source: str | None) -> str | None:

@@ -87,8 +87,9 @@ class Rule:
 
     @property
     def needs_noise(self) -> bool:
-        """Whether it measures something that depends on the noise level."""
-        return any(isinstance(probe, FilteredLatent) for signal in self.signals for probe in signal.probes)
+        """Whether what it plans by or measures depends on the noise level."""
+        probes = (probe for signal in self.signals for probe in signal.probes)
+        return self.when.needs_noise or any(isinstance(probe, FilteredLatent) for probe in probes)
 
     @property
     def label(self) -> str:

@@ -18,8 +18,9 @@ from keystep.engine import stream
 from keystep.engine.measure import Measurement
 from keystep.how import Damped, Hold
 from keystep.methods import Auto
+from keystep.solver import step
 from keystep.what import Guided, Span
-from keystep.when import Always, ErrorControl, Every, Mask, Paced
+from keystep.when import Always, ErrorControl, Every, Mask, Paced, Window
 from tests.laws.instruments import may_warn
 from tests.matrix import pipe_of
 from tests.zoo import COGVIDEOX, LATTE, OPENSORA, STEPS, WAN, WAN22, Zoo
@@ -362,9 +363,55 @@ def test_estimated_error_follows_the_budget() -> None:
 
 def test_a_budget_is_met_over_another_expert() -> None:
     pipe = pipe_of(WAN22)
+    calls: list[str] = []
+    names = ("transformer", "transformer_2")
+    handles = [
+        getattr(pipe, name).register_forward_hook(lambda *_, n=name: calls.append(n)) for name in names
+    ]
+    WAN22.sample(pipe)
+    plain = len(calls)
+    assert set(calls) == {*names}
+    calls.clear()
     with keystep.accelerate(pipe, "auto", speedup=4.0) as session:
         WAN22.sample(pipe)
+    for handle in handles:
+        handle.remove()
     assert session.trace is not None and len(session.trace.key_steps) == STEPS // 4
+    assert len(calls) == plain // 4, "the expert that takes over in a gap is not called there"
+
+
+@pytest.mark.parametrize("name", ["unipc", "ancestral", "ddpm"])
+def test_the_generators_of_the_process_are_left_alone(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another thread may draw from them at any time; a seed set meanwhile would repeat its noise."""
+
+    def refuse(*_: Any) -> None:
+        raise AssertionError("seeded for all")
+
+    monkeypatch.setattr(step, "_seed", refuse)
+    monkeypatch.setattr(torch.random, "fork_rng", refuse)
+    zoo, pipe = with_scheduler(name)
+    with keystep.accelerate(pipe, "auto") as session:
+        zoo.sample(pipe)
+    assert session.trace is not None and not session.trace.notes
+
+
+def test_windows_of_timesteps_hold_on_the_guided_output() -> None:
+    when = Window(2, above=100, below=850)
+    with keystep.accelerate(pipe_of(WAN), Policy((Rule(Guided(), when, Damped()),))) as session:
+        WAN.sample(pipe_of(WAN))
+    assert session.trace is not None
+    skipped = [row.timestep for row in session.trace.rows if row.skipped]
+    assert skipped and all(100 < time < 850 for time in skipped)
+
+
+def test_noise_that_nobody_tells_is_asked_for() -> None:
+    transformer = WAN.build().transformer
+    rule = Rule(Span(), Paced(0.5), Hold())
+    with (
+        keystep.accelerate(transformer, Policy((rule,))) as session,
+        pytest.raises(ValueError, match=r"noises: given 0 for 16 evaluations"),
+    ):
+        session.begin(16, times=range(16, 0, -1))
 
 
 def test_a_tolerance_that_cannot_be_judged_is_refused() -> None:

@@ -58,10 +58,12 @@ def test_a_saved_toy_loads_from_its_folder(tmp_path):
     assert torch.equal(pipe.transformer.proj_out.weight, saved.transformer.proj_out.weight)
 
 
-def test_offloading_leaves_the_parts_where_they_are(tmp_path):
+@pytest.mark.parametrize("is_saved", [True, False])
+def test_offloading_leaves_the_parts_where_they_are(tmp_path, is_saved):
     """Each part has diffusers' hook that moves it, and nothing was moved at once; the result is the same."""
-    keystep.load("toy").save_pretrained(tmp_path)
-    pipe = keystep.load(str(tmp_path), offload=True)
+    if is_saved:
+        keystep.load("toy").save_pretrained(tmp_path)
+    pipe = keystep.load(str(tmp_path) if is_saved else "toy", offload=True)
     hooked = {name for name, part in pipe.components.items() if hasattr(part, "_hf_hook")}
     assert {"transformer", "text_encoder"} <= hooked
     call = {"num_inference_steps": 4, "output_type": "latent"}

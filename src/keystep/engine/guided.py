@@ -47,11 +47,13 @@ class GuidedOutput:
         return number, self._is_skipped
 
     def form_of(self, model: str, number: int) -> Form | None:
-        """What a call returns that is not made; None = the model never was called.
+        """What a call returns that is not made; None = no model was called before.
 
-        Guidance that sets in where evaluations are skipped makes a call like the first one.
+        Guidance that sets in where evaluations are skipped makes a call like the first one, and an expert
+        that takes over there (Wan 2.2) returns what the one before it did.
         """
-        return self.forms.get((model, number)) or self.forms.get((model, 0))
+        own = self.forms.get((model, number)) or self.forms.get((model, 0))
+        return own or next(iter(self.forms.values()), None)
 
     def take_step(
         self, step: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from keystep.policy import Policy, Rule
-from keystep.what import LEAD, Branch, Guided, Output, Span
+from keystep.what import LEAD, Branch, Output, Span
 from keystep.when import Plan
 
 Held = Mapping[tuple[str, str], tuple[int, ...]]  # (rule label, branch) -> evaluations held, oldest first
@@ -80,12 +80,11 @@ class Planner:
     def start(self) -> dict[str, Any]:
         """Controller states at the begin of a run."""
         return {
-            rule.label: rule.when.begin(self.num_evaluations, self._times_for(rule)) for rule in self.rules
+            rule.label: rule.when.begin(
+                self.num_evaluations, self.noises if rule.when.needs_noise else self.times
+            )
+            for rule in self.rules
         }
-
-    def _times_for(self, rule: Rule) -> Sequence[float]:
-        """What a rule's controller is told of the run: on the guided output, the shares of noise."""
-        return self.noises if isinstance(rule.what, Guided) else self.times
 
     def plan(
         self,

@@ -64,6 +64,7 @@ class Run:
         self.recorder = Recorder(trace, noises)
         self._times, self._noises = times, noises
         self._planner = Planner(policy, self.branches, num_evaluations, times, noises)
+        self._check_times()
         self._ledger = Ledger(self._planner, storage)
         self._condition: torch.Tensor | None = None
         self._num_alike = 0  # evaluations in a row with the text tensor of the one before
@@ -75,7 +76,6 @@ class Run:
         self.sites: dict[str, tuple[str, ...]] = {}  # attention module -> names of the tensors it returns
         self.trace.notes.extend(policy.notes)
         self._note_absent_rules()
-        self._check_times()
 
     def _check_times(self) -> None:
         for rule in self._planner.rules:

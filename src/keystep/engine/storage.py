@@ -12,7 +12,9 @@ from keystep.how import Entry
 
 @dataclass(frozen=True)
 class Storage:
-    """How cached tensors are kept between evaluations.
+    """How cached tensors are kept between evaluations: those that values are predicted from.
+
+    What is only compared with stays as it is: its rounding would be measured as a change.
 
     Attributes:
         device: None = where they were computed; "cpu" = in host memory (pinned, copied without stopping the

@@ -105,7 +105,7 @@ class ModelSpec:
     def count_frames(self, module: nn.Module, arguments: Mapping[str, Any]) -> int:
         """Latent frames after temporal patching, from the arguments of a call and the module's config."""
         if self.latent == PACKED:
-            return _sizes(arguments)[0]
+            return _size(arguments, 0)
         config = getattr(module, "config", {})
         patch = config.get("patch_size_t")
         if patch is None:
@@ -177,6 +177,11 @@ def unknown_model(name: str) -> ModelSpec:
 
 def _sizes(arguments: Mapping[str, Any]) -> tuple[int, ...]:
     """Frames, height and width of a packed latent."""
+    return tuple(_size(arguments, axis) for axis in range(len(SIZES)))
+
+
+def _size(arguments: Mapping[str, Any], axis: int) -> int:
+    """One of them. Where coordinates stand in for sizes, counting them waits for the device."""
     if any(arguments.get(name) is None for name in SIZES):
-        return tuple(len(axis.unique()) for axis in arguments[COORDINATES][0])
-    return tuple(arguments[name] for name in SIZES)
+        return len(arguments[COORDINATES][0, axis].unique())
+    return arguments[SIZES[axis]]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -80,7 +80,7 @@ def is_repeatable(scheduler: Any, call: StepCall) -> bool:
     if BEYOND & set(call.others):
         return False
     ends = []
-    with _forked(call):
+    with _forked(scheduler, call):
         for seed in (SEED, SEED + 1):
             twin = take_snapshot(scheduler)
             ends.append([_probe(twin, call, timestep, 1, 1, seed) for timestep in scheduler.timesteps])
@@ -102,7 +102,7 @@ def find_response(scheduler: Any, call: StepCall, levels: list[Level]) -> list[R
     if any(scheduler.config.get(name) for name in CLIPPING) or BEYOND & set(call.others):
         return None
     twin, rows = take_snapshot(scheduler), []
-    with _forked(call):
+    with _forked(scheduler, call):
         for timestep in scheduler.timesteps[len(scheduler.timesteps) - len(levels) :]:
             before = take_snapshot(twin)
             numbers = ((1, 0), (0, 1), (0, 0))  # latent, output
@@ -128,16 +128,34 @@ def _probe(
 ) -> torch.Tensor:
     """The next latent of a single number, (1,) float32."""
     others = dict(call.others)
-    if others.get("generator") is not None:
-        device = call.sample.device if _draws_there(others["generator"], call.sample) else "cpu"
+    if _takes_generator(scheduler):
+        given, device = others.get("generator"), call.sample.device
+        device = device if given is None or _draws_there(given, call.sample) else "cpu"
         others["generator"] = torch.Generator(device).manual_seed(seed)
+    elif _draws_globally(scheduler):
+        _seed(call.sample.device, seed)
     number = StepCall(_single(output, call), _single(sample, call), timestep, others)
-    _seed(call.sample.device, seed)
     return number.next_sample(scheduler).float().reshape(1)
 
 
-def _forked(call: StepCall) -> AbstractContextManager[None]:
-    """Gives back the global generators that samplers without one of their own draw from."""
+def _takes_generator(scheduler: Any) -> bool:
+    return "generator" in inspect.signature(type(scheduler).step).parameters
+
+
+def _draws_globally(scheduler: Any) -> bool:
+    """Whether its steps may draw from the process's generators. Other threads draw from them too, so they are
+    left alone where that is known: diffusers' schedulers without an own generator add no noise, or have a
+    sampler of noise.
+    """
+    if _takes_generator(scheduler):
+        return False
+    return hasattr(scheduler, "noise_sampler") or not type(scheduler).__module__.startswith("diffusers.")
+
+
+def _forked(scheduler: Any, call: StepCall) -> AbstractContextManager[None]:
+    """Gives back the process's generators after probes that draw from them."""
+    if not _draws_globally(scheduler):
+        return nullcontext()
     return torch.random.fork_rng([call.sample.device] if call.sample.is_cuda else [])
 
 

@@ -45,6 +45,7 @@ class Accumulate:
     minus: RelativeChange | None = None
     asks = True
     needs_time = False
+    needs_noise = False
 
     def __post_init__(self) -> None:
         require(self.threshold >= 0, "Accumulate.threshold", self.threshold, "a sum of changes >= 0")

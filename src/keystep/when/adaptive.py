@@ -81,6 +81,7 @@ class Codebook:
     moreg: MotionRegularisation | None = None
     asks = False
     needs_time = False
+    needs_noise = False
 
     def __post_init__(self) -> None:
         thresholds = [threshold for threshold, _ in self.entries]

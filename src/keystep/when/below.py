@@ -48,6 +48,7 @@ class Below:
     mask: str = ""
     asks = True
     needs_time = False
+    needs_noise = False
 
     def __post_init__(self) -> None:
         require(self.threshold >= 0, "Below.threshold", self.threshold, "a relative change >= 0")

@@ -35,8 +35,15 @@ class Controller(Protocol):
         """Whether `begin` looks at the timesteps."""
         ...
 
+    @property
+    def needs_noise(self) -> bool:
+        """Whether `begin` is told the share of noise at each evaluation, 0 to 1, in place of timesteps."""
+        ...
+
     def begin(self, num_evaluations: int, times: Sequence[float] = ()) -> Any:
-        """State at the begin of a generation; `times` are the scheduler's timesteps, one an evaluation."""
+        """State at the begin of a generation; `times` are the scheduler's timesteps (or the shares of noise,
+        see `needs_noise`), one an evaluation.
+        """
         ...
 
     def plan(self, state: Any, evaluation: int) -> Plan:
@@ -57,6 +64,7 @@ class Schedule:
 
     asks = False
     needs_time = False
+    needs_noise = False
 
     @property
     def signals(self) -> tuple[Signal, ...]:

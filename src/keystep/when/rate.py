@@ -47,6 +47,7 @@ class PredictedChange:
     num_last: int | float = 1
     asks = True
     needs_time = False
+    needs_noise = False
 
     def __post_init__(self) -> None:
         require(self.threshold >= 0, "PredictedChange.threshold", self.threshold, "a sum of changes >= 0")
