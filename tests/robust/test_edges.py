@@ -15,7 +15,7 @@ import keystep
 from keystep import Policy, Rule
 from keystep.engine.clock import first_index
 from keystep.engine.planner import Planner
-from keystep.engine.tap import OUTPUT_TAP
+from keystep.engine.tap import Tap
 from keystep.how import Constant, Hold, Linear
 from keystep.methods.fastercache import PRESETS, scale
 from keystep.what import Attention, Output
@@ -82,7 +82,8 @@ def test_calls_outside_a_run_leave_nothing_in_the_taps() -> None:
         with pytest.warns(keystep.KeystepWarning, match="after the last evaluation"), torch.no_grad():
             args, kwargs = calls[0]
             pipe.transformer(*args, **kwargs)
-        taps = [vars(m)[OUTPUT_TAP] for m in pipe.transformer.modules() if OUTPUT_TAP in vars(m)]
+        owners = [getattr(module.forward, "__self__", None) for module in pipe.transformer.modules()]
+        taps = [owner for owner in owners if isinstance(owner, Tap)]
         assert taps
         assert all(tap.value is None and not tap.should_skip for tap in taps)
     handle.remove()

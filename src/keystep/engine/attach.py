@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
@@ -11,7 +11,7 @@ from keystep.engine.guided_seat import GuidedSeat
 from keystep.engine.hints import HintSeat
 from keystep.engine.restore import replace_attribute
 from keystep.engine.seats import BlockSeat, ExitSeat, Host, ModelSeat
-from keystep.engine.tap import peek_input, put_tap, show_input, show_output
+from keystep.engine.tap import Tap, put_tap
 from keystep.policy import Policy
 from keystep.what import (
     Attention,
@@ -34,17 +34,26 @@ if TYPE_CHECKING:
 CALL = "_compiled_call_impl"
 SEAT = "keystep_seat"
 Seats = dict[str, BlockSeat]  # by the name of the block, in the order in which they run
+AnySeat = ModelSeat | GuidedSeat | BlockSeat | ExitSeat | HintSeat
 
 
-def seat(
-    stack: ExitStack, module: nn.Module, value: ModelSeat | GuidedSeat | BlockSeat | ExitSeat | HintSeat
-) -> None:
+class Mark:
+    """On a module: the seat in front of its call. A copy of the module has none, and no session."""
+
+    def __init__(self, seat: AnySeat) -> None:
+        self.seat = seat
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> None:
+        return None
+
+
+def seat(stack: ExitStack, module: nn.Module, value: AnySeat) -> None:
     """Put a seat in front of a module's call, compiled or not."""
     compiled = vars(module).get(CALL)
     if compiled is not None:
         value.call_next = compiled
     replace_attribute(stack, module, CALL, value)
-    replace_attribute(stack, module, SEAT, value)
+    replace_attribute(stack, module, SEAT, Mark(value))
 
 
 def attach_model(
@@ -80,7 +89,7 @@ def attach_model(
             elif isinstance(probe, AttentionInput):
                 _tap_attention_input(stack, module, spec, seats, rule.what)
             elif isinstance(probe, TimeEmbedding):
-                model_seat.time_tap = put_tap(stack, module.get_submodule(spec.time), show_output)
+                model_seat.time_tap = put_tap(stack, module, spec.time, Tap.show_output)
     for path, block_seat in seats.items():
         seat(stack, module.get_submodule(path), block_seat)
     for name, num_outputs in spec.hints.items():
@@ -94,7 +103,7 @@ def _tap_parts(stack: ExitStack, module: nn.Module, spec: ModelSpec, seats: Seat
         for number, (path, block_seat) in enumerate(seats.items()):
             name = pattern.format(path.rpartition(".")[2])
             if name.startswith(f"{path}.") and site.covers(kind, number):
-                tap = put_tap(stack, module.get_submodule(name), show_output)
+                tap = put_tap(stack, module, name, Tap.show_output)
                 block_seat.parts.append((name, site, tap))
 
 
@@ -106,7 +115,7 @@ def _tap_attention_input(
     kinds = (pattern for kind, pattern in spec.attention.items() if Attention().covers(kind, 0))
     names = (pattern.format(path.rpartition(".")[2]) for pattern in kinds)
     name = next(name for name in names if name.startswith(f"{path}."))
-    block_seat.attention_input = put_tap(stack, module.get_submodule(name), peek_input)
+    block_seat.attention_input = put_tap(stack, module, name, Tap.peek_input)
 
 
 def _tap_residual(
@@ -118,7 +127,6 @@ def _tap_residual(
     index = int(round(probe.depth * (num_blocks - 1), 6))  # 13 / 27 of 27 must not become 12
     measured = seats[f"{list_name}.{index}"]
     if measured.after_attention is None:
-        following = module.get_submodule(pattern.format(index))
-        measured.after_attention = put_tap(stack, following, show_input)
+        measured.after_attention = put_tap(stack, module, pattern.format(index), Tap.show_input)
     if probe not in measured.probes:
         measured.probes.append(probe)

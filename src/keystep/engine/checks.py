@@ -70,8 +70,8 @@ def check_seats(models: dict[str, nn.Module], entry: object = None) -> None:
     for name, module in models.items():
         check_no_other_cache(name, module, entry)
         for path, part in module.named_modules():
-            seat_there = getattr(part, SEAT, None)
-            if seat_there is not None and vars(part).get(CALL) is not seat_there:
+            mark = vars(part).get(SEAT)
+            if mark is not None and vars(part).get(CALL) is not mark.seat:
                 raise RuntimeError(
                     f"{name}.{path}: its call was replaced after keystep attached (block.compile()?); "
                     "compile first, then call keystep.accelerate() or keystep.enable()"

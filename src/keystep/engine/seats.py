@@ -199,9 +199,8 @@ class BlockSeat:
         self.probes: list[BlockProbe] = []
         self.after_attention: Tap | None = None
         self.attention_input: Tap | None = None
-        self.indices = [
-            list(inspect.signature(module.forward).parameters).index(name) for name in spec.streams
-        ]
+        arguments = list(inspect.signature(module.forward).parameters)
+        self.indices = [arguments.index(name) for name in spec.streams]
         self.call_next: Callable[..., Any] = module._call_impl
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -267,6 +266,7 @@ class BlockSeat:
             return seen.value
         finally:
             self.attention_input.reset()
+        self.attention_input.check_in_place()
         raise RuntimeError(f"{type(self.module).__name__}: ran without its attention, which a rule measures")
 
     def _measure(self, call: Call, before: torch.Tensor, after_attention: torch.Tensor, output: Any) -> None:

@@ -1,14 +1,17 @@
 """Taps: what takes the place of a `forward` inside a block, plain enough to be compiled together with the
 block.
 
-A tap's forward is a bound method of one shared function, and looks at one flag and one tensor of the tap: so
-all blocks of a kind share their compiled graphs, one for computing and one for skipping. Decisions are made
-before, outside. Whoever wraps a tapped forward (an offload hook) may keep calling it after keystep has left:
-then it has no tap.
+A tap's forward is a bound method of the tap, and looks at its flags and one tensor: so all blocks of a kind
+share their compiled graphs, one for computing and one for skipping. Decisions are made before, outside.
+
+Whoever wraps a tapped forward (an offload hook) may keep calling it after keystep has left: then the tap only
+passes through to what lay below. The forward is bound to its tap, not to the module, so that a tap put on top
+of such a wrapper later is another one.
 """
 
 from __future__ import annotations
 
+import copy
 import types
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -19,55 +22,6 @@ from torch import nn
 
 from keystep.engine.restore import replace_attribute
 
-# One module may have one of each: what follows the attention may be something that is skipped itself.
-OUTPUT_TAP = "keystep_output_tap"
-INPUT_TAP = "keystep_input_tap"
-PEEK_TAP = "keystep_peek_tap"
-
-
-class Tap:
-    """What a tapped module and the engine tell each other.
-
-    Attributes:
-        forward: the module's own forward.
-        should_skip: set by the engine: hand out `value` instead of computing.
-        value: the prediction to hand out, or what was seen.
-    """
-
-    def __init__(self, forward: Callable[..., Any]) -> None:
-        self.forward = forward
-        self.should_skip = False
-        self.value: Any = None
-
-    def reset(self) -> None:
-        """Compute again, hold nothing."""
-        self.should_skip, self.value = False, None
-
-    def take(self) -> Any:
-        """What was seen, no longer held here."""
-        value, self.value = self.value, None
-        return value
-
-
-def show_output(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
-    """The module's output, predicted or computed; a computed one is shown to the engine."""
-    tap: Tap | None = getattr(self, OUTPUT_TAP, None)
-    if tap is None:
-        return type(self).forward(self, *args, **kwargs)
-    if tap.should_skip:
-        return tap.value
-    tap.value = tap.forward(*args, **kwargs)
-    return tap.value
-
-
-def show_input(self: nn.Module, hidden: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
-    """The module's output; its first argument is shown to the engine."""
-    tap: Tap | None = getattr(self, INPUT_TAP, None)
-    if tap is None:
-        return type(self).forward(self, hidden, *args, **kwargs)
-    tap.value = hidden
-    return tap.forward(hidden, *args, **kwargs)
-
 
 class Peeked(Exception):
     """Raised to leave a block as soon as its attention is reached; carries what the attention is given."""
@@ -77,22 +31,82 @@ class Peeked(Exception):
         self.value = value
 
 
-def peek_input(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
-    """The module's output; while the engine only peeks, its first argument and nothing computed."""
-    tap: Tap | None = getattr(self, PEEK_TAP, None)
-    if tap is None:
-        return type(self).forward(self, *args, **kwargs)
-    if tap.should_skip:
-        raise Peeked(args[0] if args else next(iter(kwargs.values())))
-    return tap.forward(*args, **kwargs)
+class Tap:
+    """What a tapped module and the engine tell each other.
+
+    Attributes:
+        module: the one that is tapped; `name` is its path in the model.
+        forward: what lay below, the module's own forward or a hook around it.
+        is_open: whether keystep is there; a closed tap only passes through, as a copied one does.
+        should_skip: set by the engine: hand out `value` instead of computing.
+        value: the prediction to hand out, or what was seen.
+    """
+
+    def __init__(self, module: nn.Module, name: str, forward: Callable[..., Any]) -> None:
+        self.module = module
+        self.name = name
+        self.forward = forward
+        self.is_open = False
+        self.should_skip = False
+        self.value: Any = None
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Tap:
+        module, forward = copy.deepcopy((self.module, self.forward), memo)
+        return Tap(module, self.name, forward)
+
+    def reset(self) -> None:
+        """Compute again, hold nothing."""
+        self.should_skip, self.value = False, None
+
+    def close(self) -> None:
+        """Keystep leaves."""
+        self.is_open = False
+        self.reset()
+
+    def take(self) -> Any:
+        """What was seen, no longer held here; None if the module did not run."""
+        if self.value is None:
+            self.check_in_place()
+        value, self.value = self.value, None
+        return value
+
+    def check_in_place(self) -> None:
+        """Asked when nothing was seen: raise if the module's forward no longer is this tap's."""
+        if getattr(self.module.forward, "__self__", None) is not self:
+            raise RuntimeError(
+                f"{self.name}: its hooks were removed, or its forward replaced, after keystep was enabled, "
+                "and keystep with it; call keystep.accelerate() or keystep.enable() again afterwards"
+            )
+
+    # ---------------------------------------------------------------- what takes the place of a forward
+
+    def show_output(self, *args: Any, **kwargs: Any) -> Any:
+        """The module's output, predicted or computed; a computed one is shown to the engine."""
+        if not self.is_open:
+            return self.forward(*args, **kwargs)
+        if self.should_skip:
+            return self.value
+        self.value = self.forward(*args, **kwargs)
+        return self.value
+
+    def show_input(self, hidden: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+        """The module's output; its first argument is shown to the engine."""
+        if self.is_open:
+            self.value = hidden
+        return self.forward(hidden, *args, **kwargs)
+
+    def peek_input(self, *args: Any, **kwargs: Any) -> Any:
+        """The module's output; while the engine only peeks, its first argument and nothing computed."""
+        if self.should_skip:
+            raise Peeked(args[0] if args else next(iter(kwargs.values())))
+        return self.forward(*args, **kwargs)
 
 
-ATTRIBUTES = {show_output: OUTPUT_TAP, show_input: INPUT_TAP, peek_input: PEEK_TAP}
-
-
-def put_tap(stack: ExitStack, module: nn.Module, forward: Callable[..., Any]) -> Tap:
-    """Tap a module with one of the functions above until the stack closes."""
-    tap = Tap(module.forward)
-    replace_attribute(stack, module, ATTRIBUTES[forward], tap)
-    replace_attribute(stack, module, "forward", types.MethodType(forward, module))
+def put_tap(stack: ExitStack, model: nn.Module, name: str, forward: Callable[..., Any]) -> Tap:
+    """Tap a module of a model with one of the forwards above until the stack closes."""
+    module = model.get_submodule(name)
+    tap = Tap(module, name, module.forward)
+    tap.is_open = True
+    stack.callback(tap.close)
+    replace_attribute(stack, module, "forward", types.MethodType(forward, tap))
     return tap
