@@ -79,14 +79,26 @@ def is_guided(pipeline: Any) -> bool:
     Raises:
         ValueError: if the pipeline has neither `do_classifier_free_guidance` nor `guidance_scale`.
     """
-    flag = getattr(pipeline, "do_classifier_free_guidance", None)
-    if flag is not None:
-        return bool(flag)
-    scale = getattr(pipeline, "guidance_scale", None)
-    if scale is None:
+    shown = shown_guidance(pipeline)
+    if shown is None:
         raise ValueError(
             f"guidance: {type(pipeline).__name__} shows neither do_classifier_free_guidance nor "
             "guidance_scale, so the branches cannot be told apart; accelerate the transformer and call "
             "begin(num_evaluations, guided=...)"
         )
-    return float(scale) > 1.0
+    return shown
+
+
+def shown_guidance(pipeline: Any, is_scale_guidance: bool = True) -> bool | None:
+    """Whether classifier-free guidance is on; None = the pipeline does not show it.
+
+    Args:
+        pipeline: asked at the first evaluation.
+        is_scale_guidance: whether its `guidance_scale` is of this guidance; in HunyuanVideo it is a number
+            that the model is given.
+    """
+    flag = getattr(pipeline, "do_classifier_free_guidance", None)
+    if flag is not None:
+        return bool(flag)
+    scale = getattr(pipeline, "guidance_scale", None) if is_scale_guidance else None
+    return None if scale is None else float(scale) > 1.0

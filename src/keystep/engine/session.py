@@ -24,9 +24,16 @@ from keystep.engine.checks import (
     check_sites,
     check_spec,
 )
-from keystep.engine.clock import check_levels, first_index, is_guided, refine_steps, timesteps_of
+from keystep.engine.clock import (
+    check_levels,
+    first_index,
+    is_guided,
+    refine_steps,
+    shown_guidance,
+    timesteps_of,
+)
 from keystep.engine.compiled import budget_for
-from keystep.engine.follow import follow
+from keystep.engine.follow import follow, tie_of
 from keystep.engine.guided import GuidedOutput
 from keystep.engine.guided_seat import GuidedSeat
 from keystep.engine.method import Method, check_outline, outline_of, policy_for
@@ -34,8 +41,9 @@ from keystep.engine.run import Run
 from keystep.engine.seats import ModelSeat
 from keystep.engine.storage import Storage
 from keystep.engine.summary import summarize
-from keystep.engine.target import find_transformers
+from keystep.engine.target import check_same, find_transformers
 from keystep.engine.trace import Trace
+from keystep.errors import require
 from keystep.models.spec import ModelSpec
 from keystep.solver import levels_of, shares_of
 from keystep.what import Guidance, Guided
@@ -63,6 +71,8 @@ class Session:
         guidance: str | Guidance | None = None,
         storage: Storage | None = None,
     ) -> None:
+        is_storage = storage is None or isinstance(storage, Storage)
+        require(is_storage, "storage", storage, 'None, or e.g. keystep.Storage(device="cpu")')
         self.models = find_transformers(target)
         self.spec = spec
         self.guidance = Guidance.parse(guidance or self.spec.guidance)
@@ -171,7 +181,12 @@ class Session:
         return refine_steps(args, kwargs, getattr(self.method, "refined", 1))
 
     def expect(self) -> None:
-        """A generation begins with the next model call, its timesteps read from the scheduler."""
+        """A generation begins with the next model call, its timesteps read from the scheduler.
+
+        Raises:
+            RuntimeError: a transformer of the pipeline was replaced.
+        """
+        check_same(self.target, self.models)
         self._is_due = True
 
     def take_step(self, step: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -245,8 +260,12 @@ class Session:
                 "quality: 'converged' takes more steps from pure noise on; given a generation that begins in "
                 "the middle (strength), where the pipeline would begin at another noise level; give a speedup"
             )
-        guided = None if self.spec.guided == "calls" or self.is_whole else is_guided(self.target)
-        self._begin(len(times) - first, guided, times[first:], self._read_noises()[first:])
+        self._begin(len(times) - first, self._read_guidance(), times[first:], self._read_noises()[first:])
+
+    def _read_guidance(self) -> bool | None:
+        if self.is_whole:  # for the trace alone, so no reason to refuse a pipeline that does not show it
+            return shown_guidance(self.target, self.spec.guided == "flag")
+        return None if self.spec.guided == "calls" else is_guided(self.target)
 
     def _read_noises(self) -> list[float]:
         if self.is_whole:  # a scheduler that cannot be read is refused before the model runs
@@ -288,7 +307,10 @@ def attached(session: Session) -> Iterator[Session]:
 
 
 def session_of(target: Any) -> Session | None:
-    """The session attached to a pipeline or transformer, if there is one."""
+    """The session attached to a transformer or pipeline, even if its transformer was replaced since."""
+    tie = tie_of(getattr(target, "scheduler", None))
+    if tie is not None and isinstance(tie.session, Session) and tie.session.target is target:
+        return tie.session
     for module in find_transformers(target).values():
         occupant = vars(module).get(CALL)
         if isinstance(occupant, (ModelSeat, GuidedSeat)) and isinstance(occupant.session, Session):
