@@ -306,6 +306,7 @@ def test_a_pipeline_that_shows_no_guidance_is_accelerated_by_auto() -> None:
     with keystep.accelerate(bare, "auto") as session:
         Loop(pipe.scheduler).sample(pipe.transformer)
     assert session.trace is not None and session.trace.is_complete
+    assert session.trace.guided is None and "guidance not shown by the pipeline" in session.summary()
 
 
 def test_an_embedded_scale_is_not_taken_for_guidance_elsewhere() -> None:

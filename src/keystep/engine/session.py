@@ -166,9 +166,11 @@ class Session:
         check_seats(self.models, self.entry)
         policy = policy_for(self.method, num_evaluations, self.spec, self.models)
         check_outline(self.method, self.outline, policy)
-        trace = Trace(policy.name, self.spec.name, num_evaluations, guided is not False)
+        shown, told = guided is not False, guided
+        if self.is_whole:  # branches do not matter where all are skipped together, nor need they be known
+            shown, told = guided, False
+        trace = Trace(policy.name, self.spec.name, num_evaluations, shown)
         further = self.spec.further_calls
-        told = False if self.is_whole else guided  # branches do not matter where all are skipped together
         self.run = Run(
             policy, self.guidance, told, num_evaluations, times, trace, self.storage, further, noises
         )

@@ -15,12 +15,15 @@ def format_bytes(num_bytes: float) -> str:
     raise AssertionError("the last unit always fits")
 
 
+GUIDANCE = {True: "on", False: "off", None: "not shown by the pipeline"}
+
+
 def summarize(trace: Trace) -> str:
     """Key steps, skipped work, bytes and time of one generation, a line each."""
     done = "" if trace.is_complete else f", stopped after {len(trace.rows)}"
     lines = [
-        f"{trace.method} on {trace.model}: {trace.num_evaluations} evaluations{done}, "
-        f"guidance {'on' if trace.guided else 'off'}",
+        f"{trace.method} on {trace.model}: {trace.num_evaluations} evaluations{done}, guidance "
+        f"{GUIDANCE[trace.guided]}",
         f"  key steps: {len(trace.key_steps)} ({_ranges(trace.key_steps)})",
     ]
     for label in trace.rows[0].decisions if trace.rows else ():

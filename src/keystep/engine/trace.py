@@ -63,7 +63,8 @@ class Trace:
         method: name of the policy.
         model: name of the model spec.
         num_evaluations: evaluations this generation was planned for (N).
-        guided: whether classifier-free guidance was on.
+        guided: whether classifier-free guidance was on; None = the pipeline does not show it, and the method
+            needs not to know.
         rows: one `Row` per finished evaluation.
         notes: remarks for the user, e.g. a rule that stood aside and why.
         peak_cache_bytes: largest number of bytes held by histories at any time, counted by storage.
@@ -76,7 +77,7 @@ class Trace:
     method: str
     model: str
     num_evaluations: int
-    guided: bool
+    guided: bool | None
     rows: list[Row] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     peak_cache_bytes: int = 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from keystep.engine.summary import GUIDANCE
 from keystep.engine.trace import Trace
 from keystep.media.files import write_text
 from keystep.report.html import embed_json, read_scripts, render
@@ -22,7 +23,7 @@ def render_trace(trace: Trace) -> str:
         "model": trace.model,
         "evaluations": f"{len(trace.rows)} of {trace.num_evaluations}"
         + ("" if trace.is_complete else ", broken off"),
-        "guidance": "on" if trace.guided else "off",
+        "guidance": GUIDANCE[trace.guided],
         "computed in full": str(len(trace.key_steps)),
         "most held": f"{trace.peak_cache_bytes / MIB:.1f} MiB",
         "time": f"{trace.seconds:.2f} s",
