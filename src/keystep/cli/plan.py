@@ -13,7 +13,7 @@ from keystep.cli import options, scaling
 if TYPE_CHECKING:
     from keystep.plan import MethodPlan, ModelPlan, Workload
 
-DEFAULT_METHODS = "fastercache,adacache,adacache+moreg"
+DEFAULT_METHODS = "auto,fastercache,adacache,adacache+moreg"
 HEADINGS = ("method", "skips", "evaluations", "compute", "cache")
 NOTE = (
     "Of the denoiser alone, without text encoder and video decoder; guidance on; attention fused, nothing "
