@@ -140,5 +140,5 @@ def test_more_workers_than_the_cluster_takes_are_refused(hire):
 
 def test_without_ray_it_says_how_to_get_it(monkeypatch, tmp_path):
     monkeypatch.setattr(cluster, "find_spec", lambda _: None)
-    with pytest.raises(ValueError, match=r"keystep\[ray\]"):
+    with pytest.raises(ValueError, match=r"\.\[ray\]"):
         cluster.RayWorkers(jobs.Quick(tmp_path), 1, "auto")
