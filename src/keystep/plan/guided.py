@@ -5,7 +5,10 @@ So nothing is rehearsed: what a computed evaluation costs is known, and a skippe
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from keystep.plan.cost import Cost
+from keystep.plan.skips import find_skips
 from keystep.plan.workload import Workload
 from keystep.policy import Policy, Rule
 from keystep.what import Guidance, Guided
@@ -31,32 +34,21 @@ def guided_runs(workload: Workload, rule: Rule, num_evaluations: int, plain: Cos
     shares = tuple(1 - k / num_evaluations for k in range(num_evaluations))
     ends = (0.0, LARGE) if rule.when.signals else (0.0,)
     skips = [find_skips(rule, num_evaluations, value, shares) for value in ends]
-    return [_cost(workload, rule, each, plain) for each in skips]
+    return [_costs(workload, rule, each, plain) for each in skips]
 
 
-def find_skips(rule: Rule, num_evaluations: int, value: float, times: tuple[float, ...] = ()) -> list[bool]:
-    """Which evaluations a rule skips when every measurement is `value`."""
-    measured = {signal.name: value for signal in rule.when.signals}
-    state, skips = rule.when.begin(num_evaluations, times), []
-    for evaluation in range(1, num_evaluations + 1):
-        action = rule.when.plan(state, evaluation) if evaluation > 1 else "compute"
-        if action == "ask":
-            action = rule.when.decide(state, evaluation, measured)
-        is_computed = action == "compute"
-        state = rule.when.update(state, evaluation, is_computed, measured if evaluation > 1 else {})
-        skips.append(not is_computed)
-    return skips
-
-
-def _cost(workload: Workload, rule: Rule, skips: list[bool], plain: Cost) -> list[Cost]:
+def _costs(workload: Workload, rule: Rule, skips: list[bool], plain: Cost) -> list[Cost]:
     assert isinstance(rule.what, Guided)
+    latent_bytes = _latent_bytes(workload)
     costs: list[Cost] = []
-    for k, is_skipped in enumerate(skips):
-        num_kept = min(k + 1 - sum(skips[: k + 1]), rule.how.num_entries)
-        num_used = int(rule.what.correct and any(skips[: k + 1]))  # what forecasts put into the latent
-        held = (num_kept + num_used) * _latent_bytes(workload)
-        skipped = Cost(0, held, (rule.label,))
-        costs.append(skipped if is_skipped else Cost(plain.flops, held, (), plain.calls, plain.values))
+    num_kept = num_used = 0
+    for is_skipped in skips:
+        if is_skipped:
+            num_used = int(rule.what.correct)  # what forecasts put into the latent
+        else:
+            num_kept = min(num_kept + 1, rule.how.num_entries)
+        held = (num_kept + num_used) * latent_bytes
+        costs.append(Cost(0, held, (rule.label,)) if is_skipped else replace(plain, cache_bytes=held))
     return costs
 
 

@@ -13,7 +13,8 @@ import keystep
 from keystep.engine.method import Method
 from keystep.metrics.flops import FlopCounter
 from keystep.plan.cost import Cost
-from keystep.plan.guided import find_skips, guided_rule, guided_runs
+from keystep.plan.guided import guided_rule, guided_runs
+from keystep.plan.skips import find_skips
 from keystep.plan.workload import Workload, on_meta
 from keystep.policy import Policy, Rule
 from keystep.what import Branch, Mlp, Span
