@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from accelerate.hooks import ModelHook
 from torch import nn
 
 from keystep import KeystepWarning
@@ -21,6 +22,17 @@ HOOKS = (
     "_backward_pre_hooks",
     "_state_dict_hooks",
 )
+
+
+class Count(ModelHook):
+    """A forward patch like those of cpu offload, which counts."""
+
+    def __init__(self) -> None:
+        self.num_calls = 0
+
+    def pre_forward(self, module: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        self.num_calls += 1
+        return args, kwargs
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from accelerate.hooks import CpuOffload, ModelHook, add_hook_to_module, remove_hook_from_module
+from accelerate.hooks import CpuOffload, add_hook_to_module, remove_hook_from_module
 from diffusers import (
     FasterCacheConfig,
     FlowMatchEulerDiscreteScheduler,
@@ -20,7 +20,7 @@ from keystep import KeystepWarning, Policy, Rule
 from keystep.how import Hold
 from keystep.what import Attention, Span
 from keystep.when import Every
-from tests.laws.instruments import differences, snapshot
+from tests.laws.instruments import Count, differences, snapshot
 from tests.matrix import METHODS, decisions, pipe_of, plain
 from tests.zoo import COGVIDEOX, LATTE, WAN, Zoo, quiet
 
@@ -382,17 +382,6 @@ def test_compiling_blocks_after_attaching_is_told() -> None:
 
 
 # ------------------------------------------------------------------ other people's patches
-
-
-class Count(ModelHook):
-    """A forward patch like those of cpu offload, which counts."""
-
-    def __init__(self) -> None:
-        self.num_calls = 0
-
-    def pre_forward(self, module: torch.nn.Module, *args: Any, **kwargs: Any) -> Any:
-        self.num_calls += 1
-        return args, kwargs
 
 
 def sites(pipe: Any) -> list[torch.nn.Module]:

@@ -9,7 +9,7 @@ from typing import Any
 import accelerate
 import pytest
 import torch
-from accelerate.hooks import ModelHook, add_hook_to_module, remove_hook_from_module
+from accelerate.hooks import add_hook_to_module, remove_hook_from_module
 from diffusers import FlowMatchEulerDiscreteScheduler, WanPipeline
 from diffusers.hooks.hooks import HookRegistry
 from diffusers.hooks.hooks import ModelHook as DiffusersHook
@@ -20,21 +20,12 @@ from keystep.engine.tap import Tap
 from keystep.how import Hold
 from keystep.what import Span, TimeEmbedding
 from keystep.when import Accumulate, RelativeChange
-from tests.laws.instruments import differences, snapshot
+from tests.laws.instruments import Count, differences, snapshot
 from tests.matrix import METHODS, plain
 from tests.zoo import WAN, quiet
 
 NAMES = ("fastercache", "adacache")
 CPU = torch.device("cpu")
-
-
-class Count(ModelHook):
-    def __init__(self) -> None:
-        self.num_calls = 0
-
-    def pre_forward(self, module: torch.nn.Module, *args: Any, **kwargs: Any) -> Any:
-        self.num_calls += 1
-        return args, kwargs
 
 
 class DiffusersCount(DiffusersHook):
