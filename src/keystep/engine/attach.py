@@ -76,8 +76,10 @@ def attach_model(
         for path, position in zip(in_order, positions, strict=True)
     }
     for rule in rules:
+        # before taps that measure: what those show is shown whether the module below computes or not
         if isinstance(rule.what, (Attention, Mlp)):
             _tap_parts(stack, module, spec, seats, rule.what)
+    for rule in rules:
         if isinstance(rule.what, Span) and spec.exit:
             exit_module = module.get_submodule(spec.exit)
             seat(stack, exit_module, ExitSeat(session, exit_module))
@@ -104,6 +106,8 @@ def _tap_parts(stack: ExitStack, module: nn.Module, spec: ModelSpec, seats: Seat
             name = pattern.format(path.rpartition(".")[2])
             if name.startswith(f"{path}.") and site.covers(kind, number):
                 tap = put_tap(stack, module, name, Tap.show_output)
+                if norm := spec.norms.get(name.removeprefix(f"{path}.")):
+                    tap.norm = put_tap(stack, module, f"{path}.{norm}", Tap.pass_input)
                 block_seat.parts.append((name, site, tap))
 
 

@@ -145,27 +145,18 @@ class Call:
         return tuple(left) if is_skipping else streams
 
     def _predict_stream(self, span: Rule, name: str, entry: torch.Tensor) -> torch.Tensor:
-        parts = [
-            rows_of(entry, branch, self.active) + self.run.predict(span, name, branch)
-            for branch in self.active
-        ]
-        return parts[0] if len(parts) == 1 else torch.cat(parts)
+        return entry + self.run.predict(span, name, *self.active)
 
     # ---------------------------------------------------------------- parts of blocks
 
     def prepare_part(self, name: str, site: Part, tap: Tap) -> None:
         """Before a block runs: hand the tap of one of its modules a prediction, if the plan skips it."""
         rule = self.run.rule_on_part(site)
-        tap.should_skip = rule is not None and self.run.step_of(rule).action == "skip"
-        tap.value = None
-        if rule is not None and tap.should_skip:
+        tap.reset()
+        if rule is not None and self.run.step_of(rule).action == "skip":
             names = self.run.sites[name]
-            values = [self._assemble(rule, each) for each in names]
-            tap.value = values[0] if names == (name,) else tuple(values)
-
-    def _assemble(self, rule: Rule, name: str) -> torch.Tensor:
-        parts = [self.run.predict(rule, name, branch) for branch in self.active]
-        return parts[0] if len(parts) == 1 else torch.cat(parts)
+            values = [self.run.predict(rule, each, *self.active) for each in names]
+            tap.skip(values[0] if names == (name,) else tuple(values))
 
     def collect_part(self, name: str, site: Part, tap: Tap) -> None:
         """After a block ran: store what was computed, if it will be used."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import torch
 
@@ -11,6 +12,7 @@ from keystep.engine.planner import EvaluationPlan, Planner
 from keystep.engine.storage import Storage
 from keystep.how import Entry, Moment
 from keystep.policy import Rule
+from keystep.what.branch import are_adjacent, join_rows
 
 
 class Ledger:
@@ -109,9 +111,15 @@ class Ledger:
         entry = Entry(now, self.storage.store(values), delta.device, dtypes)
         self.histories.push((rule.label, site, branch), entry, rule.how.num_entries)
 
-    def predict(self, rule: Rule, site: str, branch: str, now: Moment) -> torch.Tensor:
-        """The predicted delta of a site for one branch."""
-        return rule.how.predict(self._history(rule, site, branch), now)
+    def predict(self, rule: Rule, site: str, branches: Sequence[str], now: Moment) -> torch.Tensor:
+        """The predicted delta of a site, the rows of all of these branches.
+
+        Predictors work row by row, so branches that were computed in one tensor are predicted in one.
+        """
+        histories = [self._history(rule, site, branch) for branch in branches]
+        if (joined := _join(histories)) is not None:
+            return rule.how.predict(joined, now)
+        return torch.cat([rule.how.predict(history, now) for history in histories])
 
     def _history(self, rule: Rule, site: str, branch: str) -> list[Entry]:
         return [self.storage.load(entry) for entry in self.histories.get((rule.label, site, branch))]
@@ -131,3 +139,18 @@ class Ledger:
                 # entries die oldest first, so the useful ones are the newest
                 self.histories.trim_rule(label, branch, len(useful))
                 self._held[label, branch] = useful
+
+
+def _join(histories: Sequence[Sequence[Entry]]) -> list[Entry] | None:
+    """One history of all rows, where each entry of one branch lies behind that of the branch before."""
+    if len(histories) == 1:
+        return list(histories[0])
+    if len({len(history) for history in histories}) > 1:
+        return None
+    joined = []
+    for entries in zip(*histories, strict=True):
+        values = list(zip(*(entry.values for entry in entries), strict=True))
+        if not all(are_adjacent(each) for each in values):
+            return None
+        joined.append(replace(entries[0], values=tuple(join_rows(each) for each in values)))
+    return joined

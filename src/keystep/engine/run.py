@@ -299,9 +299,9 @@ class Run:
         """Store a computed delta (already a tensor of its own, not a view of something larger)."""
         self._ledger.push(rule, site, branch, delta, self.now)
 
-    def predict(self, rule: Rule, site: str, branch: str) -> torch.Tensor:
-        """The predicted delta of a site for one branch."""
-        return self._ledger.predict(rule, site, branch, self.now)
+    def predict(self, rule: Rule, site: str, *branches: str) -> torch.Tensor:
+        """The predicted delta of a site, the rows of these branches."""
+        return self._ledger.predict(rule, site, branches, self.now)
 
     def count_entries(self, rule: Rule, site: str, branch: str) -> int:
         """Entries held of a site for one branch."""

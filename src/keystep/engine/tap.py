@@ -40,6 +40,7 @@ class Tap:
         is_open: whether keystep is there; a closed tap only passes through, as a copied one does.
         should_skip: set by the engine: hand out `value` instead of computing.
         value: the prediction to hand out, or what was seen.
+        norm: on the norm that only this module reads, if there is one.
     """
 
     def __init__(self, module: nn.Module, name: str, forward: Callable[..., Any]) -> None:
@@ -49,14 +50,23 @@ class Tap:
         self.is_open = False
         self.should_skip = False
         self.value: Any = None
+        self.norm: Tap | None = None
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Tap:
         module, forward = copy.deepcopy((self.module, self.forward), memo)
         return Tap(module, self.name, forward)
 
+    def skip(self, value: Any) -> None:
+        """Hand out a value instead of computing; what would be computed for this module alone is not."""
+        self.should_skip, self.value = True, value
+        if self.norm is not None:
+            self.norm.should_skip = True
+
     def reset(self) -> None:
         """Compute again, hold nothing."""
         self.should_skip, self.value = False, None
+        if self.norm is not None:
+            self.norm.should_skip = False
 
     def close(self) -> None:
         """Keystep leaves."""
@@ -94,6 +104,10 @@ class Tap:
         if self.is_open:
             self.value = hidden
         return self.forward(hidden, *args, **kwargs)
+
+    def pass_input(self, hidden: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+        """The module's output; its first argument while nobody reads that output."""
+        return hidden if self.should_skip else self.forward(hidden, *args, **kwargs)
 
     def peek_input(self, *args: Any, **kwargs: Any) -> Any:
         """The module's output; while the engine only peeks, its first argument and nothing computed."""

@@ -17,6 +17,7 @@ HUNYUAN = ModelSpec(
     attention={"joint": "transformer_blocks.{}.attn", "single-joint": "single_transformer_blocks.{}.attn"},
     residual={"joint": "transformer_blocks.{}.norm2"},
     mlp={"joint": "transformer_blocks.{}.ff"},
+    norms={"ff": "norm2"},
     rows=(
         "hidden_states",
         "timestep",

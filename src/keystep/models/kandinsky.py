@@ -17,6 +17,11 @@ KANDINSKY5 = ModelSpec(
     },
     residual={"self": "visual_transformer_blocks.{}.cross_attention_norm"},
     mlp={"self": "visual_transformer_blocks.{}.feed_forward"},
+    norms={
+        "self_attention": "self_attention_norm",
+        "cross_attention": "cross_attention_norm",
+        "feed_forward": "feed_forward_norm",
+    },
     rows=("hidden_states", "encoder_hidden_states", "timestep", "pooled_projections"),
     guidance="separate:cond,uncond",
     latent="BTHWC",

@@ -15,6 +15,7 @@ LATTE = ModelSpec(
     },
     residual={"temporal": "temporal_transformer_blocks.{}.norm2"},
     mlp={"spatial": "transformer_blocks.{}.ff", "temporal": "temporal_transformer_blocks.{}.ff"},
+    norms={"attn1": "norm1", "ff": "norm2"},
     rows=("hidden_states", "timestep", "encoder_hidden_states", "encoder_attention_mask"),
     guidance="batched:uncond,cond",
     time="adaln_single.emb.timestep_embedder",

@@ -15,6 +15,7 @@ LTX = ModelSpec(
     attention={"self": "transformer_blocks.{}.attn1", "cross": "transformer_blocks.{}.attn2"},
     residual={"self": "transformer_blocks.{}.attn2"},
     mlp={"self": "transformer_blocks.{}.ff"},
+    norms={"attn1": "norm1", "ff": "norm2"},
     rows=("hidden_states", "encoder_hidden_states", "timestep", "encoder_attention_mask", "video_coords"),
     guidance="batched:uncond,cond",
     latent=PACKED,
@@ -35,6 +36,14 @@ LTX2 = ModelSpec(
     },
     residual={"self": "transformer_blocks.{}.norm2", "audio": "transformer_blocks.{}.audio_norm2"},
     mlp={"self": "transformer_blocks.{}.ff", "audio": "transformer_blocks.{}.audio_ff"},
+    norms={
+        "attn1": "norm1",
+        "attn2": "norm2",
+        "ff": "norm3",
+        "audio_attn1": "audio_norm1",
+        "audio_attn2": "audio_norm2",
+        "audio_ff": "audio_norm3",
+    },
     rows=(
         "hidden_states",
         "audio_hidden_states",

@@ -11,6 +11,7 @@ MOCHI = ModelSpec(
     attention={"joint": "transformer_blocks.{}.attn1"},
     residual={"joint": "transformer_blocks.{}.norm3"},
     mlp={"joint": "transformer_blocks.{}.ff"},
+    norms={"ff": "norm3"},
     rows=("hidden_states", "encoder_hidden_states", "timestep", "encoder_attention_mask"),
     guidance="batched:uncond,cond",
     time="time_embed.timestep_embedder",

@@ -11,6 +11,7 @@ SANA_VIDEO = ModelSpec(
     attention={"self": "transformer_blocks.{}.attn1", "cross": "transformer_blocks.{}.attn2"},
     residual={"self": "transformer_blocks.{}.attn2"},
     mlp={"self": "transformer_blocks.{}.ff"},
+    norms={"attn1": "norm1", "ff": "norm2"},
     rows=("hidden_states", "encoder_hidden_states", "timestep", "guidance", "encoder_attention_mask"),
     guidance="batched:uncond,cond",
     time="time_embed.emb.timestep_embedder",

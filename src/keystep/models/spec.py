@@ -36,6 +36,8 @@ class ModelSpec:
             added, with the hidden state first; blocks of the first kind are measured unless a probe says
             otherwise.
         mlp: kind -> pattern of the feed-forward modules.
+        norms: name of an attention or feed-forward module in its block -> name there of the norm whose output
+            it alone reads: skipped with it.
         rows: arguments of the transformer whose dimension 0 carries the guidance branches, branch-major.
         guidance: layout of guidance in this model's pipelines, see `Guidance.parse`.
         guided: what tells whether there is guidance: `"flag"`, the pipeline's `do_classifier_free_guidance`
@@ -73,6 +75,7 @@ class ModelSpec:
     time: str = ""
     hints: dict[str, int] = field(default_factory=dict)
     mlp: dict[str, str] = field(default_factory=dict)
+    norms: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         is_known = sorted(self.latent) == sorted("BCTHW") or self.latent == PACKED

@@ -17,6 +17,7 @@ WAN = ModelSpec(
     attention={"self": "blocks.{}.attn1", "cross": "blocks.{}.attn2"},
     residual={"self": "blocks.{}.norm2"},
     mlp={"self": "blocks.{}.ffn"},
+    norms={"attn1": "norm1", "attn2": "norm2", "ffn": "norm3"},
     rows=("hidden_states", "timestep", "encoder_hidden_states", "encoder_hidden_states_image"),
     guidance="separate:cond,uncond",
     time="condition_embedder.time_embedder",

@@ -69,6 +69,34 @@ def rows_of(tensor: torch.Tensor, branch: str, branches: Sequence[str]) -> torch
     return tensor.chunk(len(branches))[list(branches).index(branch)]
 
 
+def join_rows(parts: Sequence[torch.Tensor]) -> torch.Tensor:
+    """The way back from `rows_of`: no copy is made of parts that lie one behind the other anyway."""
+    first = parts[0]
+    if len(parts) == 1:
+        return first
+    if not are_adjacent(parts):
+        return torch.cat(list(parts))
+    num_rows = sum(len(part) for part in parts)
+    return first.as_strided((num_rows, *first.shape[1:]), first.stride(), first.storage_offset())
+
+
+def are_adjacent(parts: Sequence[torch.Tensor]) -> bool:
+    """Whether tensors are views of one, one behind the other."""
+    first = parts[0]
+    end = first.storage_offset()
+    for part in parts:
+        is_next = (
+            part.is_contiguous()
+            and part.dtype == first.dtype
+            and part.untyped_storage()._cdata == first.untyped_storage()._cdata
+            and part.storage_offset() == end
+        )
+        if not is_next:
+            return False
+        end += part.numel()
+    return True
+
+
 def check_rows(name: str, num_rows: int, branches: Sequence[str]) -> None:
     """Raise `ValueError` if the rows of an argument do not divide by the number of branches."""
     if num_rows % len(branches):

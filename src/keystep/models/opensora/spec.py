@@ -16,6 +16,7 @@ OPENSORA = ModelSpec(
     },
     residual={"temporal": "temporal_blocks.{}.cross_attn", "spatial": "spatial_blocks.{}.cross_attn"},
     mlp={"spatial": "spatial_blocks.{}.mlp", "temporal": "temporal_blocks.{}.mlp"},
+    norms={"attn": "norm1", "mlp": "norm2"},
     rows=(
         "hidden_states",
         "timestep",

@@ -11,6 +11,7 @@ VCHITECT = ModelSpec(
     attention={"joint": "transformer_blocks.{}.attn"},
     residual={"joint": "transformer_blocks.{}.norm2"},
     mlp={"joint": "transformer_blocks.{}.ff"},
+    norms={"ff": "norm2"},
     rows=("hidden_states", "timestep", "encoder_hidden_states", "pooled_projections"),
     guidance="separate:cond,uncond",
     latent="BTCHW",
