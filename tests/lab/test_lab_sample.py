@@ -1,8 +1,8 @@
-"""One ruler: operations of each step, bytes that stay, time."""
+"""One ruler: operations of each step, bytes that stay."""
 
 import torch
 
-from keystep.lab.sample import count, take_time
+from keystep.lab.sample import count
 from tests.lab.rivals import SKIPPING, STEP_FLOPS, STEPS, contestant, make_bench
 
 
@@ -30,10 +30,3 @@ def test_held_bytes_are_those_of_whole_storages():
     with contestant("holding", hold).attach(bench):
         held = count(bench.pipe, bench.call("a", 0)).held_bytes
     assert held - plain == 5 * 8 * 8 * 3 * torch.float32.itemsize
-
-
-def test_time_of_the_loop_is_part_of_the_whole():
-    bench = make_bench()
-    timed = take_time(bench.pipe, bench.call("a", 0))
-    assert 0 < timed.loop_s < timed.total_s
-    assert timed.loop_cpu_s >= 0

@@ -1,33 +1,33 @@
-"""Speed rows: pairs in turns, ratios of neighbours, failures kept."""
+"""Speed rows: pairs, their ratios, failures kept."""
 
 import pytest
 
 from keystep.lab import speed
 from keystep.lab.book import Book
-from keystep.lab.sample import Timed
+from keystep.lab.lockstep import Timed
 from tests.lab.rivals import BROKEN, IDLE, SKIPPING, STEPS, Silent, make_bench
 
 
 @pytest.fixture
 def clock(monkeypatch):
-    """Plain loops take 4 s, others 1 s; keeps who was timed, in order."""
+    """Plain loops take 4 s, others 1 s; keeps who began."""
     order = []
     monkeypatch.setattr(speed, "measure_hidden_state", lambda bench: 100)
 
-    def take(pipe, arguments):
-        is_plain = "forward" not in vars(pipe.transformer)
-        order.append("plain" if is_plain else "own")
-        return Timed(4.0, 5.0, 4.0, 0) if is_plain else Timed(1.0, 2.0, 1.5, 0)
+    def take(own, plain, is_second_ahead):
+        assert "forward" not in vars(plain.pipe.transformer)
+        order.append("plain" if is_second_ahead else "own")
+        return Timed(1.0, 2.0, 1.5), Timed(4.0, 5.0, 4.0)
 
-    monkeypatch.setattr(speed, "take_time", take)
+    monkeypatch.setattr(speed, "time_together", take)
     return order
 
 
-def test_pairs_alternate_and_ratios_are_of_neighbours(tmp_path, clock):
+def test_who_begins_alternates_and_ratios_are_of_pairs(tmp_path, clock):
     book = Book(tmp_path, {}, {})
     speed.measure_speed(make_bench(), [SKIPPING], 3, book, Silent())
     (row,) = book.rows
-    assert clock == ["plain", "own", "own", "plain", "plain", "own"]
+    assert clock == ["plain", "own", "plain"]
     assert row.speedups == [4.0] * 3
     assert row.realised == 4.0 * row.compute == 2.0
     assert row.cpu_pairs == ((4.0, 1.5),) * 3

@@ -1,8 +1,7 @@
-"""Run a pipeline once, as it is attached at the moment, and count or time it: one ruler for everybody."""
+"""Run a pipeline once, as it is attached at the moment, and count: one ruler for everybody."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
@@ -27,12 +26,14 @@ class Counted:
         held_bytes: the most that was alive at the end of a scheduler step, beyond weights and inputs, by
             storage: what a cache holds, and the latents that everybody holds.
         uncounted: attention operators that have no formula and are missing in `step_flops`.
+        peak_bytes: the accelerator's most allocated memory; 0 without one.
     """
 
     frames: Any
     step_flops: tuple[int, ...]
     held_bytes: int
     uncounted: tuple[str, ...]
+    peak_bytes: int
 
     @property
     def flops(self) -> int:
@@ -40,27 +41,13 @@ class Counted:
         return sum(self.step_flops)
 
 
-@dataclass(frozen=True)
-class Timed:
-    """Seconds of one generation.
-
-    Attributes:
-        loop_s: of the denoising loop.
-        total_s: of the whole call.
-        loop_cpu_s: of processor time in the loop, all threads together.
-        peak_bytes: the accelerator's most allocated memory; 0 without one.
-    """
-
-    loop_s: float
-    total_s: float
-    loop_cpu_s: float
-    peak_bytes: int
-
-
 def count(pipe: Any, arguments: Mapping[str, Any]) -> Counted:
     """Generate once, counting operations and bytes; far slower than the generation itself."""
     memory = PeakMemory(_existing(pipe, arguments))
     counter = FlopCounter(memory.see)
+    has_device = torch.cuda.is_available()
+    if has_device:
+        torch.cuda.reset_peak_memory_stats()
     ends: list[int] = []
     held: list[int] = []
 
@@ -73,33 +60,13 @@ def count(pipe: Any, arguments: Mapping[str, Any]) -> Counted:
         output = pipe(**arguments)
     assert loop.begin is not None, "read_loop reads the beginning before any end"
     flops = tuple(int(after - before) for before, after in pairwise([loop.begin, *ends]))
-    return Counted(_frames(output), flops, max(held), tuple(sorted(counter.uncounted)))
+    peak = torch.cuda.max_memory_allocated() if has_device else 0
+    return Counted(_frames(output), flops, max(held), tuple(sorted(counter.uncounted)), peak)
 
 
 def generate(pipe: Any, arguments: Mapping[str, Any]) -> Any:
     """Generate once; the frames alone."""
     return _frames(pipe(**arguments))
-
-
-def take_time(pipe: Any, arguments: Mapping[str, Any]) -> Timed:
-    """Generate once against the clock."""
-    has_device = torch.cuda.is_available()
-    if has_device:
-        torch.cuda.reset_peak_memory_stats()
-    cpu_s: list[float] = []
-
-    def clock() -> float:
-        if has_device:
-            torch.cuda.synchronize()
-        cpu_s.append(time.process_time())
-        return time.perf_counter()
-
-    begin = time.perf_counter()
-    with read_loop(pipe, clock) as loop:
-        pipe(**arguments)
-    total_s = time.perf_counter() - begin
-    peak = torch.cuda.max_memory_allocated() if has_device else 0
-    return Timed(loop.elapsed, total_s, cpu_s[-1] - cpu_s[0], peak)
 
 
 def _frames(output: Any) -> Any:

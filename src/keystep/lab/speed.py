@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 
 from keystep.lab.book import Book
 from keystep.lab.contestant import SPEED, Bench, Contestant
+from keystep.lab.lockstep import Side, time_together, twin
 from keystep.lab.measure import (
     Watcher,
     count_held,
@@ -17,7 +19,7 @@ from keystep.lab.measure import (
     missing,
 )
 from keystep.lab.rows import SpeedRow, describe_error
-from keystep.lab.sample import Counted, Timed, count, take_time
+from keystep.lab.sample import Counted, count
 from keystep.metrics.outcome import TimedPair
 
 SEED = 0
@@ -41,29 +43,36 @@ def measure_speed(
     watcher.begin(f"{bench.subject.name}: plain")
     plain = count(bench.pipe, bench.call(bench.subject.prompts[0], SEED))
     hidden_state_bytes = measure_hidden_state(bench)
+    plain_pipe = twin(bench.pipe)
     for contestant in todo:
         if watcher.is_over():
             return
         watcher.begin(f"{bench.subject.name}: {contestant.name}")
         try:
-            row = _measure(bench, contestant, num_pairs, plain, hidden_state_bytes)
+            row = _measure(bench, plain_pipe, contestant, num_pairs, plain, hidden_state_bytes)
         except Exception as error:  # whatever a rival raises is its result
             row = SpeedRow(**identify(SPEED, bench, contestant), error=describe_error(error))
         book.add(row)
 
 
 def _measure(
-    bench: Bench, contestant: Contestant, num_pairs: int, plain: Counted, hidden_state_bytes: int
+    bench: Bench,
+    plain_pipe: Any,
+    contestant: Contestant,
+    num_pairs: int,
+    plain: Counted,
+    hidden_state_bytes: int,
 ) -> SpeedRow:
     call = bench.subject.prompts[0], SEED, contestant.count_steps(bench)
     with contestant.attach(bench):
         made = count(bench.pipe, bench.call(*call))  # which warms up too
-    pairs, cpu_pairs, peaks = [], [], (0, 0)
+    pairs, cpu_pairs = [], []
     for index in range(num_pairs):
-        before, after = _time_pair(bench, contestant, is_plain_first=index % 2 == 0)
+        with contestant.attach(bench):
+            own, other = Side(bench.pipe, bench.call(*call)), Side(plain_pipe, bench.call(*call[:2]))
+            after, before = time_together(own, other, is_second_ahead=index % 2 == 0)
         pairs.append(TimedPair(before.loop_s, after.loop_s, before.total_s, after.total_s))
         cpu_pairs.append((before.loop_cpu_s, after.loop_cpu_s))
-        peaks = max(peaks[0], before.peak_bytes), max(peaks[1], after.peak_bytes)
     return SpeedRow(
         **identify(SPEED, bench, contestant),
         pairs=tuple(pairs),
@@ -74,28 +83,12 @@ def _measure(
         num_steps=len(made.step_flops),
         held_bytes=count_held(made, plain),
         hidden_state_bytes=hidden_state_bytes,
-        plain_peak_bytes=peaks[0],
-        peak_bytes=peaks[1],
+        plain_peak_bytes=plain.peak_bytes,
+        peak_bytes=made.peak_bytes,
         is_idle=made.flops == plain.flops and is_same(made.frames, plain.frames),
         num_plain_steps=len(plain.step_flops),
         uncounted=made.uncounted,
     )
-
-
-def _time_pair(bench: Bench, contestant: Contestant, is_plain_first: bool) -> tuple[Timed, Timed]:
-    def time_plain() -> Timed:
-        return take_time(bench.pipe, bench.call(bench.subject.prompts[0], SEED))
-
-    def time_contestant() -> Timed:
-        with contestant.attach(bench):
-            num_steps = contestant.count_steps(bench)
-            return take_time(bench.pipe, bench.call(bench.subject.prompts[0], SEED, num_steps))
-
-    if is_plain_first:
-        plain = time_plain()
-        return plain, time_contestant()
-    accelerated = time_contestant()
-    return time_plain(), accelerated
 
 
 def is_same(frames: object, others: object) -> bool:
