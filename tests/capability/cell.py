@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -110,7 +111,7 @@ def measure(model: str, name: str) -> Cell:
             with counting(middle_block(model)) as calls:
                 second = generate(model)
     except ValueError as error:
-        return Cell(remarks=dict.fromkeys(COLUMNS, f"refused: {error}"))
+        return Cell(remarks=dict.fromkeys(COLUMNS, name_refusal(error)))
     remarks = dict(judge(model, first, 1, True))
     if not torch.equal(first.latents, second.latents):
         remarks["repeats"] = "no: another video"
@@ -134,9 +135,16 @@ def answer(check: Callable[[], str]) -> str:
     try:
         return check()
     except ValueError as error:
-        return f"refused: {error}"
+        return name_refusal(error)
     except Exception as error:
         return f"no: {type(error).__name__}: {error}"
+
+
+def name_refusal(error: ValueError) -> str:
+    """What a `ValueError` says; one that nobody raised in words (of a logarithm, of a shape) is a no."""
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    is_meant = "raise " in (last.line or "")
+    return f"refused: {error}" if is_meant else f"no: {type(error).__name__}: {error}"
 
 
 def judge(model: str, run: Generation, batch: int, is_guided: bool) -> Iterator[tuple[str, str]]:

@@ -24,7 +24,7 @@ import keystep
 from keystep.methods import SeaCache
 from keystep.models.opensora.scheduler import RectifiedFlowScheduler
 from keystep.models.registry import find_spec
-from keystep.solver import shares_of
+from keystep.solver import levels_of, shares_of
 from keystep.what.spectrum import filter_frames
 from tests.families import hunyuan_like, separate, wan_like
 from tests.zoo import LATTE, STEPS, WAN
@@ -162,3 +162,16 @@ def test_channels_of_conditions_are_left_out(families: Any, name: str, channels:
     assert frames.shape[1] == channels and frames.shape[2:] == torch.Size(
         given.shape[spec.latent.index(axis)] for axis in "THW"
     )
+
+
+def test_flow_steps_at_sigmas_beyond_one_hold_the_whole_data() -> None:
+    """Cosmos 2 gives them sigmas of 80 to .002, and as flow what is left of the latent without the data."""
+    scheduler = FlowMatchEulerDiscreteScheduler()
+    scheduler.set_timesteps(4)
+    scheduler.sigmas = torch.tensor([80.0, 10.0, 1.0, 0.1, 0.0])
+    assert shares_of(scheduler) == pytest.approx([80 / 81, 10 / 11, 1 / 2, 0.1 / 1.1])
+    data, noise = torch.randn(2, 3, 4)
+    for level in levels_of(scheduler):
+        latent = level.alpha * data + level.sigma * noise
+        assert torch.allclose(level.to_data(latent, (latent - data) / level.sigma), data, atol=1e-4)
+        assert torch.allclose(latent / level.scale, torch.lerp(data, noise, level.share), atol=1e-5)

@@ -105,6 +105,12 @@ def check_spec(spec: ModelSpec, module: nn.Module) -> None:
         **{f"hints {n}": n for n in spec.hints},
         **{f"blocks {n}": n for n in spec.blocks},
         **{field: pattern.format(0) for field, pattern in patterns.items()},
+        **{
+            f"norms[{part}]": f"{blocks}.0.{norm}"
+            for part, norm in spec.norms.items()
+            for blocks in spec.blocks
+            if f"{blocks}.0.{part}" in names
+        },
     }.items():
         if name not in names:
             top = sorted({n.split(".")[0] for n in names} - {""})

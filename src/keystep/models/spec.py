@@ -37,7 +37,7 @@ class ModelSpec:
             otherwise.
         mlp: kind -> pattern of the feed-forward modules.
         norms: name of an attention or feed-forward module in its block -> name there of the norm whose output
-            it alone reads: skipped with it.
+            it alone reads, which does not run when the module is skipped; empty = they all run.
         rows: arguments of the transformer whose dimension 0 carries the guidance branches, branch-major.
         guidance: layout of guidance in this model's pipelines, see `Guidance.parse`.
         guided: what tells whether there is guidance: `"flag"`, the pipeline's `do_classifier_free_guidance`

@@ -118,7 +118,9 @@ def _mixtures(scheduler: Any, kind: str | None) -> list[tuple[float, float]]:
     values = torch.as_tensor(sigmas)[: len(timesteps)].cpu().double().tolist()
     if scheduler.config.get("invert_sigmas"):
         values = [1.0 - value for value in values]
-    if kind in (FLOW, REVERSE_FLOW):
+    # Cosmos 2 gives flow-matching steps sigmas up to 80: its latents hold the whole data, and noise beyond
+    is_share = all(value <= 1 for value in values)
+    if kind in (FLOW, REVERSE_FLOW) and is_share:
         return [(1.0 - value, value) for value in values]
     if hasattr(scheduler, "_sigma_to_alpha_sigma_t") and not _is_preconditioned(scheduler):
         return [((1 + value**2) ** -0.5, value * (1 + value**2) ** -0.5) for value in values]

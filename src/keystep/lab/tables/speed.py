@@ -14,7 +14,8 @@ HEADINGS = (
     "method", "setting", "ms / evaluation", "compute", "speed-up", "realised", "end to end", "held", "peak",
 )  # fmt: skip
 LEAD = (
-    "Speed-up of the denoising loop, plain / accelerated: median of pairs in turns (least to most). "
+    "Speed-up of the denoising loop, plain / accelerated: median of pairs (least to most), the two of a pair "
+    "a scheduler step each in turns. "
     "Realised: speed-up x compute; 1.00 = every skipped operation became saved time. Held: the most bytes"
     " at the end of a step beyond what the plain pipeline holds, and in units of one hidden state. Peak: "
     "the accelerator's most allocated memory (plain)."
