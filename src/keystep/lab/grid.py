@@ -48,6 +48,7 @@ SWEEPS: dict[str, Sweep] = {
         "fastercache",
         (
             *over("start", -0.1, -0.2),
+            {"cfg_every": 3},
             {"start": -0.1, "cfg_every": 3},
             {"start": -0.2, "cfg_every": 8},
             {"start": -0.25, "cfg_every": 10, "attention_every": 3},

@@ -8,6 +8,9 @@ Differs from the reference in: the timesteps of the MLPs' table are met by the n
 reference needs them exactly and does nothing at other numbers of steps; Vchitect's three attentions are one
 module here, which is broadcast as far as the one that allows least; both branches of a pipeline with separate
 calls have counters of their own.
+
+Models without a configuration of their own get a window that is a part of the run: the usual one, given in
+timesteps of an even schedule, would leave most of a shifted one (Wan, LTX ...) alone.
 """
 
 from __future__ import annotations
@@ -20,8 +23,9 @@ from keystep.how import Hold
 from keystep.methods.cfg import add_cfg
 from keystep.policy import Policy, Rule
 from keystep.what import Attention, Mlp
-from keystep.when import After, Window
+from keystep.when import After, Controller, Every, Window
 
+PART_OF_RUN = (0.2, 0.9)  # what timesteps 800 to 100, the usual window, are of an even schedule
 NUM_MLP_SKIPS = 2  # evaluations after each listed one, in all of the reference's tables
 
 
@@ -30,13 +34,13 @@ class Preset:
     """Constants of one model.
 
     Attributes:
-        window: timesteps between which attention is broadcast, both excluded.
+        window: timesteps between which attention is broadcast, both excluded; None = `PART_OF_RUN`.
         periods: kind of attention -> one evaluation of so many is computed.
         mlp_at: timesteps whose MLP outputs serve the next two evaluations.
         mlp_blocks: so many blocks at the begin of the stack, in running order.
     """
 
-    window: tuple[float, float]
+    window: tuple[float, float] | None
     periods: dict[str, int]
     mlp_at: tuple[float, ...] = ()
     mlp_blocks: int = field(default=0)
@@ -54,8 +58,9 @@ PRESETS: dict[str, Preset] = {
     ),
     "cogvideox": Preset((100, 850), {"joint": 2}),
     "vchitect": Preset((100, 800), {"joint": 2}),
-    # The window that VideoSys has most often and diffusers takes by default, periods of the paper.
-    "default": Preset((100, 800), {"joint": 2, "self": 2, "spatial": 2, "temporal": 4, "cross": 6}),
+    # Periods of the paper, but for temporal attention: held as briefly as spatial attention it gives the
+    # better video at equal compute on the small model that has it (bench/LOG.md).
+    "default": Preset(None, {"joint": 2, "self": 2, "spatial": 2, "temporal": 2, "cross": 6}),
 }
 
 
@@ -86,7 +91,11 @@ class PAB:
         """The policy for a model (`ModelSpec.name`) and a run of `num_evaluations`."""
         preset = PRESETS.get(model if self.preset == "auto" else self.preset, PRESETS["default"])
         rules = [
-            Rule(Attention((kind,)), Window(max(1, round(period * self.stretch)), *preset.window), Hold())
+            Rule(
+                Attention((kind,)),
+                _when(preset, max(1, round(period * self.stretch)), num_evaluations),
+                Hold(),
+            )
             for kind, period in preset.periods.items()
         ]
         if self.mlp and preset.mlp_at:
@@ -95,3 +104,11 @@ class PAB:
         # kinds of attention that a model lacks, or that its spec does not name, are left out
         policy = Policy(tuple(rules), "pab", is_partial=True)
         return add_cfg(policy, model, num_evaluations) if self.cfg else policy
+
+
+def _when(preset: Preset, period: int, num_evaluations: int) -> Controller:
+    """One evaluation of `period` inside the window, counted from the begin of the run."""
+    if preset.window is not None:
+        return Window(period, *preset.window)
+    begin, end = (round(part * num_evaluations) for part in PART_OF_RUN)
+    return Every(period, start=begin + 1, stop=end, phase=1)
