@@ -11,6 +11,7 @@ from keystep.lab.summary import summarize
 from keystep.lab.tables.gains import tabulate_gains
 from keystep.lab.tables.pairs import tabulate_pairs
 from keystep.metrics.quality import Quality
+from keystep.report.table import MISSING
 
 SHARES = (20, 25, 33, 50, 60)
 
@@ -87,8 +88,17 @@ def test_one_method_twice():
     table = tabulate_pairs("m", curves, ROWS)
     (line,) = table.rows
     assert line == (
-        "fbcache", "diffusers: FirstBlockCache", "+3.0 dB", "+3.0 to +3.0", "2 of 3",
+        "fbcache", "diffusers: FirstBlockCache", "+3.0 dB", "+3.0 to +3.0", "2 of 3", "0 of 1",
     )  # fmt: skip
+
+
+def test_a_rival_beaten_at_less_compute_than_it_has():
+    rows = [
+        *curve("keystep", "fbcache", 50, (20, 30)),
+        *curve("diffusers", "FirstBlockCache", 40, (40, 60, 100)),
+    ]
+    (line,) = tabulate_pairs("m", make_curves(rows), rows).rows
+    assert line[2:] == (MISSING, MISSING, "0 of 3", "1 of 2")  # what skips nothing is none of them
 
 
 def test_a_rival_that_fails_or_does_nothing():

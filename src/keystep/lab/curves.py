@@ -127,6 +127,18 @@ def gains_at(curve: Curve, reference: Curve) -> list[float]:
     return [float(own(math.log(compute)) - psnr) for compute, psnr in at]
 
 
+def gains_beyond(curve: Curve, reference: Curve) -> list[float]:
+    """dB that the best point of a curve lies above each point of another one that computes more than any of
+    the curve's, and skips something.
+    """
+    curve, reference = _in_common(curve, reference)
+    x, y = curve.points
+    if not len(x):
+        return []
+    points = zip(*reference.points, strict=True)
+    return [float(y.max() - psnr) for compute, psnr in points if x[-1] < compute < 1]
+
+
 def bd_psnr(
     compute: Array, psnr: Array, reference_compute: Array, reference_psnr: Array
 ) -> tuple[float, float, float] | None:
