@@ -32,8 +32,8 @@ HEADINGS = (
 LEAD = (
     "PSNR to the plain video of keystep's curve less that of the rival's, at the compute of each setting of "
     "the rival's that skips anything and lies within the reach of ours; mean over those settings, in dB. "
-    "Last: of its settings that compute more than any of ours, those that ours beat nevertheless. Settings are "
-    "those of the quality table."
+    "Last: of its settings that compute more than any of ours, those that ours beat nevertheless. Settings "
+    "are those of the quality table."
 )
 IDLE = "it skips nothing here"
 
