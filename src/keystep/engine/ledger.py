@@ -12,7 +12,7 @@ from keystep.engine.planner import EvaluationPlan, Planner
 from keystep.engine.storage import Storage
 from keystep.how import Entry, Moment
 from keystep.policy import Rule
-from keystep.what.branch import are_adjacent, join_rows
+from keystep.what.branch import join_rows, join_views
 
 
 class Ledger:
@@ -119,7 +119,7 @@ class Ledger:
         histories = [self._history(rule, site, branch) for branch in branches]
         if (joined := _join(histories)) is not None:
             return rule.how.predict(joined, now)
-        return torch.cat([rule.how.predict(history, now) for history in histories])
+        return join_rows([rule.how.predict(history, now) for history in histories])
 
     def _history(self, rule: Rule, site: str, branch: str) -> list[Entry]:
         return [self.storage.load(entry) for entry in self.histories.get((rule.label, site, branch))]
@@ -143,14 +143,12 @@ class Ledger:
 
 def _join(histories: Sequence[Sequence[Entry]]) -> list[Entry] | None:
     """One history of all rows, where each entry of one branch lies behind that of the branch before."""
-    if len(histories) == 1:
-        return list(histories[0])
     if len({len(history) for history in histories}) > 1:
         return None
     joined = []
     for entries in zip(*histories, strict=True):
-        values = list(zip(*(entry.values for entry in entries), strict=True))
-        if not all(are_adjacent(each) for each in values):
+        values = [join_views(each) for each in zip(*(entry.values for entry in entries), strict=True)]
+        if any(value is None for value in values):
             return None
-        joined.append(replace(entries[0], values=tuple(join_rows(each) for each in values)))
+        joined.append(replace(entries[0], values=tuple(values)))
     return joined

@@ -8,7 +8,7 @@ from keystep.engine.prober import Prober
 from keystep.engine.run import Run
 from keystep.policy import Rule
 from keystep.what import Latent, Output, Prediction
-from keystep.what.branch import rows_of
+from keystep.what.branch import join_rows, rows_of
 
 
 class WholeOutput:
@@ -43,7 +43,7 @@ class WholeOutput:
             delta = self.run.predict(self.rule, self.site, branch)
             base = rows_of(self._latent, branch, self.prober.active)
             parts.append(delta + self._fit(base, delta) if self._has_base else delta)
-        return (parts[0] if len(parts) == 1 else torch.cat(parts)).to(self.run.output_dtype)
+        return join_rows(parts).to(self.run.output_dtype)
 
     def keep(self, sample: torch.Tensor) -> None:
         """Store a computed output, if it will be used."""

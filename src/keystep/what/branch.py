@@ -71,18 +71,15 @@ def rows_of(tensor: torch.Tensor, branch: str, branches: Sequence[str]) -> torch
 
 def join_rows(parts: Sequence[torch.Tensor]) -> torch.Tensor:
     """The way back from `rows_of`: no copy is made of parts that lie one behind the other anyway."""
+    joined = join_views(parts)
+    return torch.cat(list(parts)) if joined is None else joined
+
+
+def join_views(parts: Sequence[torch.Tensor]) -> torch.Tensor | None:
+    """The tensor that these parts are views of, one behind the other; None if they are not."""
     first = parts[0]
     if len(parts) == 1:
         return first
-    if not are_adjacent(parts):
-        return torch.cat(list(parts))
-    num_rows = sum(len(part) for part in parts)
-    return first.as_strided((num_rows, *first.shape[1:]), first.stride(), first.storage_offset())
-
-
-def are_adjacent(parts: Sequence[torch.Tensor]) -> bool:
-    """Whether tensors are views of one, one behind the other."""
-    first = parts[0]
     end = first.storage_offset()
     for part in parts:
         is_next = (
@@ -92,9 +89,10 @@ def are_adjacent(parts: Sequence[torch.Tensor]) -> bool:
             and part.storage_offset() == end
         )
         if not is_next:
-            return False
+            return None
         end += part.numel()
-    return True
+    num_rows = sum(len(part) for part in parts)
+    return first.as_strided((num_rows, *first.shape[1:]), first.stride(), first.storage_offset())
 
 
 def check_rows(name: str, num_rows: int, branches: Sequence[str]) -> None:
@@ -141,5 +139,4 @@ def select_branches(
 
 def _cut(name: str, value: torch.Tensor, branches: Sequence[str], wanted: Sequence[str]) -> torch.Tensor:
     check_rows(name, value.shape[0], branches)
-    parts = [rows_of(value, branch, branches) for branch in branches if branch in wanted]
-    return parts[0] if len(parts) == 1 else torch.cat(parts)
+    return join_rows([rows_of(value, branch, branches) for branch in branches if branch in wanted])
