@@ -11,7 +11,7 @@ from keystep.engine.session import Session, attached, session_of
 from keystep.engine.storage import Storage
 from keystep.engine.target import find_transformers
 from keystep.errors import unknown
-from keystep.methods.registry import METHODS, build
+from keystep.methods.registry import build, list_names
 from keystep.models.catalogue import CATALOGUE, find_pipeline
 from keystep.models.registry import find_spec
 from keystep.models.spec import ModelSpec, unknown_model
@@ -193,7 +193,7 @@ def _method(method: str | Method, options: dict[str, Any]) -> Method:
         return build(method, **options)
     if isinstance(method, type) or not callable(getattr(method, "policy", None)):
         raise ValueError(
-            f"method: given {method!r}, allowed: a name ({', '.join(METHODS)}), a method object such as "
+            f"method: given {method!r}, allowed: a name ({list_names()}), a method object such as "
             "keystep.AdaCache(), or a keystep.Policy"
         )
     if options:

@@ -12,9 +12,9 @@ def require(is_valid: bool, field: str, given: object, allowed: str) -> None:
         raise ValueError(f"{field}: given {given!r}, allowed: {allowed}")
 
 
-def unknown(kind: str, given: str, known: Iterable[str]) -> ValueError:
-    """A `ValueError` for a name that does not exist, with near misses and the whole list."""
+def unknown(kind: str, given: str, known: Iterable[str], listed: str = "") -> ValueError:
+    """A `ValueError` for a name that does not exist, with near misses and the whole list or `listed`."""
     names = sorted(known)
     near = difflib.get_close_matches(given, names, n=3, cutoff=0.5)
     hint = f"; did you mean {' or '.join(near)}?" if near else ""
-    return ValueError(f"unknown {kind} {given!r}{hint} (known: {', '.join(names) or 'none'})")
+    return ValueError(f"unknown {kind} {given!r}{hint} (known: {listed or ', '.join(names) or 'none'})")

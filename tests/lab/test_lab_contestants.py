@@ -11,6 +11,7 @@ from keystep.lab.run import choose_contestants
 from keystep.lab.sample import count, generate
 from keystep.lab.shapes import random_subjects
 from keystep.methods import METHODS, build
+from keystep.methods.cfg import CFG
 
 STEPS = 10
 pytestmark = pytest.mark.filterwarnings("ignore::keystep.engine.session.KeystepWarning")
@@ -39,7 +40,7 @@ def test_names_are_different_and_every_curve_has_one_default():
     assert len(set(names)) == len(names)
     for family in {name.family for name in names}:
         num_defaults = sum(c.is_default for c in contestants if c.name.family == family)
-        is_combined = family.endswith(grid.COMBINED) or " on " in family
+        is_combined = family.endswith(CFG) or " on " in family
         assert num_defaults == (0 if is_combined else 1)
 
 

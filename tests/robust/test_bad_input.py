@@ -51,6 +51,7 @@ BY_NAME: dict[str, tuple[str, dict[str, Any], list[str]]] = {
         {},
         ["method", "'fastcache'", "did you mean fastercache", "adacache+moreg"],
     ),
+    "unknown twin": ("teacache+cgf", {}, ["did you mean teacache+cfg", "teacache; all but auto and"]),
     "far from any": ("zzz", {}, ["'zzz'", "known: adacache, "]),
     "unknown option": ("fastercache", {"cfg_evry": 5}, ["'cfg_evry'", "did you mean", "cfg_every"]),
     "option of the other": ("fastercache", {"codebook": "fast"}, ["'codebook'", "attention_every"]),

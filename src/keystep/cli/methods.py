@@ -11,7 +11,6 @@ from typing import Annotated, Any, get_args, get_type_hints
 import typer
 
 _ENTRY = re.compile(r"^(\w+(?:, \w+)*): (.*)$")
-CFG = "+cfg"  # end of the names of methods that have CFG-Cache beside them
 HEADINGS = ("option", "default", "meaning")
 
 
@@ -20,8 +19,8 @@ def methods(
 ) -> None:
     """List the methods, or explain one."""
     from keystep.cli.console import print_table
-    from keystep.errors import unknown
-    from keystep.methods import METHODS
+    from keystep.methods.cfg import CFG
+    from keystep.methods.registry import METHODS, unknown_method
 
     if name is None:
         rows = [
@@ -34,7 +33,7 @@ def methods(
         typer.echo("`keystep methods NAME` lists the options of one; --set KEY=VALUE changes them.")
         return
     if name not in METHODS:
-        raise unknown("method", name, METHODS)
+        raise unknown_method(name)
     _explain(name, METHODS[name].cls, METHODS[name].options)
 
 

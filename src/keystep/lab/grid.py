@@ -8,6 +8,7 @@ from typing import Any
 from keystep.how import Constant, FrequencyBands, Hold, Linear
 from keystep.lab.contestant import OURS, Contestant, Name, describe, ours
 from keystep.lab.placed import placed_by_others
+from keystep.methods.cfg import CFG
 from keystep.methods.registry import METHODS
 from keystep.policy import Policy, Rule
 from keystep.what import Attention, Branch, Span
@@ -78,9 +79,6 @@ SWEEPS: dict[str, Sweep] = {
     "seacache": Sweep("seacache", over("threshold", 0.5, 0.7, 1.0, 1.5), {"max_consecutive": None}),
 }
 
-# Combinations of two methods: of interest beside their parts' curves, hardly for their own robustness.
-COMBINED = "+cfg"
-
 # Policies that measure or stand ready but never skip: what they cost is overhead.
 NEVER_SKIPPING: dict[str, Policy] = {
     name: Policy(rules, name)
@@ -97,7 +95,7 @@ MEASURING = "never: adacache, measuring"
 
 def own_methods() -> list[Contestant]:
     """Every method of the registry with each of its settings, and `auto` as others would place it; the first
-    setting is the default of all that are no combination.
+    setting is the default, except of combinations: beside their parts' they are of interest as curves only.
     """
     swept = {sweep.method for sweep in SWEEPS.values()}
     single = {name: Sweep(name, ({},)) for name in METHODS if name not in swept}
@@ -105,7 +103,7 @@ def own_methods() -> list[Contestant]:
         Contestant(
             Name(OURS, name, describe(options)),
             ours(sweep.method, {**sweep.fixed, **options}),
-            is_default=index == 0 and not name.endswith(COMBINED),
+            is_default=index == 0 and not name.endswith(CFG),
         )
         for name, sweep in (SWEEPS | single).items()
         if sweep.method in METHODS

@@ -7,6 +7,8 @@ from dataclasses import replace
 from keystep.methods.fastercache import FasterCache
 from keystep.policy import Policy
 
+CFG = "+cfg"  # end of the names of methods that have CFG-Cache beside them
+
 
 def add_cfg(policy: Policy, model: str, num_evaluations: int) -> Policy:
     """The policy with FasterCache's rule on the unconditional branch (its constants for the model).
@@ -20,6 +22,6 @@ def add_cfg(policy: Policy, model: str, num_evaluations: int) -> Policy:
     return replace(
         policy,
         rules=(*follower.rules, *rules),
-        name=f"{policy.name}+cfg",
+        name=f"{policy.name}{CFG}",
         notes=(*policy.notes, *follower.notes),
     )

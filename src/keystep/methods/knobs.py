@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from keystep.errors import require
+from keystep.methods.cfg import CFG
 
 
 @dataclass(frozen=True)
@@ -107,4 +108,4 @@ KNOBS: dict[str, dict[str, Knob]] = {
 
 def knobs_of(method: str) -> dict[str, Knob]:
     """The knobs of a registered method, alone or beside CFG-Cache; none for any other name."""
-    return KNOBS.get(method.removesuffix("+cfg"), {})
+    return KNOBS.get(method.removesuffix(CFG), {})

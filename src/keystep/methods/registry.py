@@ -10,6 +10,7 @@ from pydantic import TypeAdapter, ValidationError
 from keystep.errors import unknown
 from keystep.methods.adacache import AdaCache
 from keystep.methods.auto import Auto
+from keystep.methods.cfg import CFG
 from keystep.methods.dbcache import DBCache
 from keystep.methods.dicache import DiCache
 from keystep.methods.easycache import EasyCache
@@ -52,10 +53,22 @@ METHODS: dict[str, Entry] = {
 }
 # CFG-Cache beside each of them: "teacache+cfg" and so on.
 METHODS |= {
-    f"{name}+cfg": Entry(entry.cls, entry.options | {"cfg": True})
+    f"{name}{CFG}": Entry(entry.cls, entry.options | {"cfg": True})
     for name, entry in METHODS.items()
     if entry.cls not in (FasterCache, Auto)
 }
+
+
+def list_names() -> str:
+    """All names in a line: the twins with CFG-Cache would double it, so they are mentioned, not listed."""
+    names = sorted(name for name in METHODS if not name.endswith(CFG))
+    alone = [name for name in names if f"{name}{CFG}" not in METHODS]
+    return f"{', '.join(names)}; all but {' and '.join(alone)} with {CFG} too"
+
+
+def unknown_method(name: str) -> ValueError:
+    """A `ValueError` for a name that is no method's, with near misses of all names."""
+    return unknown("method", name, METHODS, list_names())
 
 
 def build(name: str, **options: Any) -> Method:
@@ -67,7 +80,7 @@ def build(name: str, **options: Any) -> Method:
         ValueError: unknown method or option (with near misses), or a value that is not allowed.
     """
     if name not in METHODS:
-        raise unknown("method", name, METHODS)
+        raise unknown_method(name)
     entry = METHODS[name]
     known = [field.name for field in fields(entry.cls)]
     for option in options:
