@@ -16,6 +16,7 @@ from tests.batch import jobs
 NUM = 200
 KILL_AFTER = (30, 80, 130)
 INTERRUPT_AFTER = 180
+SLOW_S = 0.05  # 50 items of one worker last longer than a cluster needs to start another
 
 
 def test_three_workers_are_killed(tmp_path):
@@ -49,7 +50,7 @@ def test_three_actors_of_a_ray_cluster_are_killed_and_the_batch_is_interrupted(t
     diary, again = jobs.Diary(killer, interrupt), jobs.Diary()
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False})
     try:
-        hire = partial(RayWorkers, jobs.Quick(tmp_path, 0.01), 2, cluster.address, backoff=jobs.QUICK)
+        hire = partial(RayWorkers, jobs.Quick(tmp_path, SLOW_S), 2, cluster.address, backoff=jobs.QUICK)
         with pytest.raises(KeyboardInterrupt):
             jobs.run(tmp_path, wanted, hire(), diary)
         jobs.run(tmp_path, wanted, hire(), again)

@@ -188,7 +188,7 @@ def recovery(model: str, method: Any, undisturbed: torch.Tensor, fails_after: in
 
 def middle_block(model: str) -> nn.Module:
     """A block that every method runs at times."""
-    blocks = first_blocks(pipe_of(model))
+    blocks = first_blocks(pipe_of(model).transformer)
     return blocks[len(blocks) // 2]
 
 

@@ -104,9 +104,9 @@ def differences(before: Any, after: Any, path: str = "") -> list[str]:
     return [] if before == after else [f"{path}: {before!r} -> {after!r}"]
 
 
-def first_blocks(pipe: Any) -> Any:
-    """The (first) list of blocks of a pipeline's transformer: the first list of modules there is."""
-    return next(module for module in pipe.transformer.children() if isinstance(module, nn.ModuleList))
+def first_blocks(transformer: nn.Module) -> Any:
+    """The (first) list of blocks of a transformer: the first list of modules there is."""
+    return next(module for module in transformer.children() if isinstance(module, nn.ModuleList))
 
 
 class Counters:

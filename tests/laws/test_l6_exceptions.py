@@ -16,6 +16,8 @@ from tests.matrix import METHODS, pairs, pipe_of, scale_of
 from tests.zoo import ZOO, Zoo
 
 AT = 9  # the evaluation that fails: in the middle of the skipping part
+# A failure deep in the model comes after so many steps, as soon as a block is computed that may be skipped.
+DEEP = 5
 
 
 class Breakdown(Exception):
@@ -31,30 +33,32 @@ def in_callback(error: BaseException) -> Callable[..., Any]:
     return callback
 
 
-class FailAt:
-    """Forward pre-hook of a module that raises at its n-th call."""
+class FailLate:
+    """Forward pre-hook of a module that raises at its first call after so many scheduler steps."""
 
-    def __init__(self, n: int, error: BaseException) -> None:
-        self.left, self.error = n, error
+    def __init__(self, num_steps: int, error: BaseException) -> None:
+        self.left, self.error = num_steps, error
+
+    def end_step(self, pipe: Any, i: int, t: Any, values: dict[str, Any]) -> dict[str, Any]:
+        self.left -= 1
+        return {}
 
     def __call__(self, module: torch.nn.Module, args: Any) -> None:
-        self.left -= 1
-        if self.left == 0:
+        if self.left <= 0:
             raise self.error
 
 
 def fail(pipe: Any, zoo: Zoo, where: str, error: BaseException, **arguments: Any) -> None:
-    """One generation that fails, about its sixth evaluation or later."""
+    """One generation that fails, at its sixth evaluation or later."""
     call: dict[str, Any] = {}
     undo: Callable[[], Any] = lambda: None  # noqa: E731
     if where == "callback":
         call["callback_on_step_end"] = in_callback(error)
-    elif where == "model":  # deep inside a block that every method runs at times
-        block = first_blocks(pipe)[2]
-        # two calls an evaluation with guidance; the first expert of Wan 2.2 has fewer of them
-        is_twice = zoo.name in ("wan", "vchitect") and arguments.get("scale", 4.0) > 1
-        count = 12 if is_twice else 6 if zoo.name != "wan22" else 4
-        undo = block.register_forward_pre_hook(FailAt(count, error)).remove
+    elif where == "model":  # inside a block that every method skips, and runs at times
+        late = FailLate(DEEP, error)
+        call["callback_on_step_end"] = late.end_step
+        transformer = getattr(pipe, "transformer_2", None) or pipe.transformer  # of two experts the late one
+        undo = first_blocks(transformer)[2].register_forward_pre_hook(late).remove
     else:
         vars(pipe.scheduler).update(fails_with=error, fails_in=AT)
         undo = lambda: [vars(pipe.scheduler).pop(key) for key in ("fails_with", "fails_in")]  # noqa: E731

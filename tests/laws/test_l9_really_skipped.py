@@ -54,7 +54,7 @@ def share_around(site: Site, pipe: Any) -> float:
     """Part of the blocks that runs when a site is skipped."""
     if not isinstance(site, Span):
         return 1.0
-    return (site.start + site.num_after) / len(first_blocks(pipe))
+    return (site.start + site.num_after) / len(first_blocks(pipe.transformer))
 
 
 def share_of_attention(skipped: list[Site], spec: ModelSpec) -> float:

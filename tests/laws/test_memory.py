@@ -152,7 +152,7 @@ def test_no_view_pins_a_larger_storage(zoo: Zoo, name: str, batch: int, is_guide
 def test_adacache_holds_two_hidden_states(zoo: Zoo, name: str, batch: int) -> None:
     sizes = []
     pipe = pipe_of(zoo)
-    block = first_blocks(pipe)[0]
+    block = first_blocks(pipe.transformer)[0]
 
     def record(module: Any, args: Any, kwargs: Any) -> None:
         hidden = args[0] if args else kwargs["hidden_states"]
