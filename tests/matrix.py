@@ -17,6 +17,7 @@ import keystep
 from keystep import AdaCache, FasterCache, MoReg, Policy, Rule, Session
 from keystep.how import FrequencyBands, Hold, Linear
 from keystep.methods import (
+    FORA,
     PAB,
     DBCache,
     DiCache,
@@ -46,6 +47,7 @@ METHODS: dict[str, Any] = {
     "fbcache": FBCache(2.0, max_consecutive=2),
     "dbcache": DBCache(1, 1, threshold=2.0, warmup=3, max_consecutive=2, order=1),
     "dbcache+cfg": DBCache(2, warmup=4, mask="CsCssCs", static=True, cfg=True),
+    "fora": FORA(interval=2),
     "taylorseer": TaylorSeer(interval=3),
     "taylorseer-lite+cfg": TaylorSeer(interval=3, lite=True, cfg=True),
     "easycache": EasyCache(0.7),

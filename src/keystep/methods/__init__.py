@@ -9,6 +9,7 @@ from keystep.methods.dicache import DiCache
 from keystep.methods.easycache import EasyCache
 from keystep.methods.fastercache import FasterCache
 from keystep.methods.fbcache import FBCache
+from keystep.methods.fora import FORA
 from keystep.methods.magcache import MagCache
 from keystep.methods.pab import PAB
 from keystep.methods.registry import METHODS, build
@@ -18,6 +19,7 @@ from keystep.methods.taylorseer import TaylorSeer
 from keystep.methods.teacache import TeaCache
 
 __all__ = [
+    "FORA",
     "METHODS",
     "PAB",
     "AdaCache",

@@ -79,6 +79,7 @@ KNOBS: dict[str, dict[str, Knob]] = {
         "max_consecutive": _LIMIT,
         "order": Range(0, 1),
     },
+    "fora": {"interval": Range(2, 8)},
     "taylorseer": {
         "interval": Range(2, 8),
         "warmup": Range(3, 10),

@@ -16,6 +16,7 @@ from keystep.methods.dicache import DiCache
 from keystep.methods.easycache import EasyCache
 from keystep.methods.fastercache import FasterCache
 from keystep.methods.fbcache import FBCache
+from keystep.methods.fora import FORA
 from keystep.methods.magcache import MagCache
 from keystep.methods.pab import PAB
 from keystep.methods.seacache import SeaCache
@@ -44,6 +45,7 @@ METHODS: dict[str, Entry] = {
     "teacache": Entry(TeaCache, {}),
     "fbcache": Entry(FBCache, {}),
     "dbcache": Entry(DBCache, {}),
+    "fora": Entry(FORA, {}),
     "taylorseer": Entry(TaylorSeer, {}),
     "easycache": Entry(EasyCache, {}),
     "dicache": Entry(DiCache, {}),
