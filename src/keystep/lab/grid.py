@@ -58,6 +58,7 @@ SWEEPS: dict[str, Sweep] = {
     "adacache": Sweep("adacache", _CODEBOOKS),
     "adacache+moreg": Sweep("adacache+moreg", _CODEBOOKS),
     "pab": Sweep("pab", over("stretch", 1.5, 2.0, 3.0)),
+    "fora": Sweep("fora", over("interval", 2, 4, 5)),
     "teacache": Sweep("teacache", over("threshold", 0.15, 0.2, 0.25, 0.4)),
     "fbcache": Sweep("fbcache", over("threshold", 0.1, 0.15, 0.2, 0.4)),
     "dbcache": Sweep("dbcache", over("threshold", 0.03, 0.15, 0.3, 0.6), {"first": 1, "warmup": 4}),
