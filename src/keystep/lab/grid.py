@@ -61,7 +61,7 @@ SWEEPS: dict[str, Sweep] = {
     "fora": Sweep("fora", over("interval", 2, 4, 5)),
     "teacache": Sweep("teacache", over("threshold", 0.15, 0.2, 0.25, 0.4)),
     "fbcache": Sweep("fbcache", over("threshold", 0.1, 0.15, 0.2, 0.4)),
-    "dbcache": Sweep("dbcache", over("threshold", 0.03, 0.15, 0.3, 0.6), {"first": 1, "warmup": 4}),
+    "dbcache": Sweep("dbcache", over("threshold", 0.03, 0.12, 0.15, 0.3, 0.6), {"first": 1, "warmup": 4}),
     "taylorseer": Sweep("taylorseer", over("interval", 2, 3, 4)),
     "taylorseer lite": Sweep("taylorseer", over("interval", 2, 3, 4), {"lite": True}),
     "magcache": Sweep(
