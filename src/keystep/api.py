@@ -10,8 +10,8 @@ from keystep.engine.method import Method, outline_length
 from keystep.engine.session import Session, attached, session_of
 from keystep.engine.storage import Storage
 from keystep.engine.target import find_transformers
-from keystep.errors import unknown
-from keystep.methods.registry import build, list_names
+from keystep.errors import require, unknown
+from keystep.methods.registry import build, check_options, list_names
 from keystep.models.catalogue import CATALOGUE, find_pipeline
 from keystep.models.registry import find_spec
 from keystep.models.spec import ModelSpec, unknown_model
@@ -73,6 +73,11 @@ def enable(
             f"transformer: already accelerated as part of another {type(before.target).__name__}; call "
             "keystep.disable() with that one first"
         )
+    if before is not None and before.is_scoped:
+        raise ValueError(
+            "transformer: already accelerated for the length of a `with keystep.accelerate(...)`; leave that "
+            "block first"
+        )
     if before is not None:
         before.close()
     try:
@@ -87,8 +92,13 @@ def enable(
 def disable(target: Any) -> None:
     """Restore a pipeline; without an attached policy nothing happens."""
     session = session_of(target)
-    if session is not None:
-        session.close()
+    if session is None:
+        return
+    modules: list[Any] = list(session.models.values())
+    for module in modules:
+        if session.entry is not None and getattr(module, "_cache_config", None) is session.entry:
+            module.disable_cache()  # it came by diffusers' switch, and leaves by it
+    session.close()
 
 
 def load(
@@ -107,8 +117,8 @@ def load(
             else a hub id or a folder that `save_pretrained` of a pipeline wrote.
         source: folder or hub id to load a named model from; None = its released checkpoint.
         device: where it runs, e.g. "cuda".
-        dtype: torch dtype of the weights; None = float32, but for other pipelines of diffusers the
-            checkpoint's own.
+        dtype: torch dtype of the weights, or its name, "bfloat16"; None = float32, but for other pipelines of
+            diffusers the checkpoint's own.
         offload: keep each part in host memory and move it to the device only while it works (diffusers'
             `enable_model_cpu_offload`): a text encoder of 19 GB then does not stand beside the denoiser.
         options: go to the pipeline's `from_pretrained`, e.g. `text_encoder="/data/t5"` for Open-Sora.
@@ -119,7 +129,8 @@ def load(
     Raises:
         ValueError: an unknown name (with near misses), or it cannot be loaded; says why.
     """
-    place = _place(model, source)
+    place, dtype = _place(model, source), _dtype(dtype)
+    _check_device(device)
     if place is None and options:
         raise ValueError(f"model: {model!r} ships with keystep and takes no {', '.join(options)}")
     pipe = _load_shipped(model, dtype) if place is None else _load_from(place, model, dtype, options)
@@ -127,6 +138,24 @@ def load(
         pipe.enable_model_cpu_offload(device=device)
         return pipe
     return pipe.to(device)
+
+
+def _dtype(dtype: Any) -> Any:
+    import torch
+
+    found = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
+    is_valid = found is None if dtype is None else isinstance(found, torch.dtype)
+    require(is_valid, "dtype", dtype, 'None, a torch dtype or its name, e.g. "bfloat16"')
+    return found
+
+
+def _check_device(device: str) -> None:
+    import torch
+
+    try:
+        torch.empty(0, device=device)
+    except (AssertionError, RuntimeError, NotImplementedError) as error:
+        raise ValueError(f"device: given {device!r}, which cannot be used here: {error}") from None
 
 
 def _load_shipped(model: str, dtype: Any) -> Any:
@@ -200,4 +229,4 @@ def _method(method: str | Method, options: dict[str, Any]) -> Method:
         raise ValueError(
             f"options {sorted(options)}: allowed only with a method's name; this one is an object: {method!r}"
         )
-    return method
+    return check_options(method)

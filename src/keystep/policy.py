@@ -118,6 +118,9 @@ class Policy:
     is_partial: bool = False
 
     def __post_init__(self) -> None:
+        require(
+            not isinstance(self.rules, Rule), "Policy.rules", self.rules, "a tuple of rules: Policy((rule,))"
+        )
         for one, other in combinations(self.rules, 2):
             if _overlap(one.what, other.what):
                 raise ValueError(

@@ -66,6 +66,16 @@ def test_what_is_on_already_is_an_error_both_ways(pipe: Any) -> None:
         assert not pipe.transformer.is_cache_enabled
 
 
+def test_disable_undoes_it_whole(pipe: Any) -> None:
+    plain = WAN.sample(pipe)
+    pipe.transformer.enable_cache(CacheConfig(pipe, "adacache"))
+    keystep.disable(pipe)
+    assert not pipe.transformer.is_cache_enabled
+    assert torch.equal(WAN.sample(pipe), plain)
+    keystep.enable(pipe, "fastercache")
+    keystep.disable(pipe)
+
+
 def test_a_failing_method_leaves_it_off(pipe: Any) -> None:
     with pytest.raises(ValueError, match="adacahce"):
         CacheConfig(pipe, "adacahce")

@@ -13,6 +13,8 @@ from torch import nn
 import keystep
 from keystep import AdaCache, FasterCache, MoReg, Policy, Rule
 from keystep.how import Constant, FrequencyBands, Gain, Hold, Linear, Ramp, Spacing, Taylor
+from keystep.methods import FORA
+from keystep.methods.registry import check_options
 from keystep.models.wan import WAN as WAN_SPEC
 from keystep.what import Attention, AttentionResidual, Branch, Guidance, PrefixResidual, Span
 from keystep.when import (
@@ -67,6 +69,7 @@ BY_NAME: dict[str, tuple[str, dict[str, Any], list[str]]] = {
     "rate below one": ("adacache", {"codebook": {0.1: 0}}, ["rate"]),
     "rate of no whole number": ("adacache", {"codebook": {0.1: 2.5}}, ["codebook", "2.5"]),
     "depth beyond the last": ("adacache", {"depth": 1.5}, ["depth", "1.5", "0 to 1"]),
+    "depth by name": ("adacache", {"depth": 2}, ["adacache.depth", "given 2"]),
     "no evaluations": ("adacache", {"native": 0}, ["native", "given 0"]),
     "over": ("adacache", {"over": "some"}, ["over", "'some'"]),
     "otherwise": ("adacache", {"codebook": {0.1: 2}, "otherwise": 0}, ["rate"]),
@@ -97,6 +100,8 @@ PARTS: dict[str, tuple[Callable[[], Any], list[str]]] = {
     "Below": (lambda: Below(-0.1, RelativeChange(PrefixResidual())), ["Below.threshold", "-0.1"]),
     "Codebook rising": (lambda: Codebook(((0.2, 2), (0.1, 3))), ["Codebook.entries", "rising"]),
     "Codebook rates": (lambda: Codebook(((0.1, 0),)), ["rates >= 1"]),
+    "AdaCache.moreg": (lambda: AdaCache(moreg="yes"), ["adacache.moreg", "'yes'", "a MoReg"]),
+    "Policy.rules": (lambda: Policy(Rule(Span(), Every(2), Hold())), ["Policy.rules", "a tuple of rules"]),
     "Span.start": (lambda: Span(-1), ["Span.start", "-1"]),
     "Branch cond": (lambda: Branch("cond"), ["Branch.name", "'cond'"]),
     "residual depth": (lambda: AttentionResidual(-0.1), ["AttentionResidual.depth", "-0.1"]),
@@ -140,6 +145,27 @@ def test_parts(case: str) -> None:
 
 def span_below(start: int, stop: int = 1) -> Rule:
     return Rule(Span(start), Below(0.1, RelativeChange(PrefixResidual(stop))), Hold())
+
+
+OBJECTS: dict[str, tuple[Any, list[str]]] = {
+    "cfg": (keystep.AdaCache(cfg="perhaps"), ["adacache.cfg", "'perhaps'"]),  # pyright: ignore[reportArgumentType]
+    "interval": (FORA(interval=2.5), ["fora.interval", "2.5"]),  # pyright: ignore[reportArgumentType]
+    "correct": (keystep.Auto(correct="perhaps"), ["auto.correct", "'perhaps'"]),  # pyright: ignore[reportArgumentType]
+}
+
+
+@pytest.mark.parametrize("case", OBJECTS)
+def test_options_of_method_objects(case: str) -> None:
+    method, words = OBJECTS[case]
+    with pytest.raises(ValueError) as caught:
+        attach(method)
+    for word in words:
+        assert word in str(caught.value)
+
+
+def test_checking_changes_no_method() -> None:
+    for name, method in METHODS.items():
+        assert check_options(method) == method, name
 
 
 POLICIES: dict[str, tuple[Callable[[], Any], Any, list[str]]] = {

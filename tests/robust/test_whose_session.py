@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import copy
 import gc
+import pickle
 import threading
 import weakref
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -210,6 +212,21 @@ def test_a_copy_outlives_the_session_as_a_plain_scheduler() -> None:
     with keystep.accelerate(around(inside), "fastercache") as session:
         WAN.sample(session.target)
     assert session.trace is not None and session.trace.num_evaluations == 16
+
+
+@pytest.mark.parametrize("copied", [copy.copy, lambda scheduler: pickle.loads(pickle.dumps(scheduler))])
+def test_a_shallow_copy_is_a_plain_scheduler_inside_and_afterwards(copied: Callable[[Any], Any]) -> None:
+    pipe, other = WAN.build(), WAN.build()
+    plain = WAN.sample(other)
+    with keystep.accelerate(pipe, "fastercache") as session:
+        WAN.sample(pipe, steps=8)
+        other.scheduler = copied(pipe.scheduler)
+        assert torch.equal(WAN.sample(other), plain)
+        assert len(session.traces) == 1
+        assert len(pipe.scheduler.timesteps) == 8
+        twin = copied(copy.deepcopy(pipe.scheduler))
+        assert not {"step", "set_timesteps"} & set(vars(twin))
+    assert torch.equal(WAN.sample(other), plain)
 
 
 def test_the_sound_is_followed_after_a_generation_that_broke_off() -> None:

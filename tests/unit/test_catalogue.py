@@ -47,7 +47,7 @@ def test_folders_of_our_own_pipelines_are_loaded_with_them(tmp_path, monkeypatch
     assert keystep.load(folder, device="cpu", text_encoder="t5") == "cpu"
     assert seen == {"place": folder, "text_encoder": "t5"}
     assert keystep.load("toy", source="/data/toy", dtype="half") == "cpu"
-    assert seen == {"place": "/data/toy", "dtype": "half", "text_encoder": "t5"}
+    assert seen == {"place": "/data/toy", "dtype": torch.half, "text_encoder": "t5"}
 
 
 def test_a_saved_toy_loads_from_its_folder(tmp_path):
@@ -79,6 +79,9 @@ def test_offloading_leaves_the_parts_where_they_are(tmp_path, is_saved):
     [
         ({"model": "opensora"}, "unknown model 'opensora'; did you mean opensora-1.2"),
         ({"model": "someone/something", "source": "/data"}, "source: goes with a model's name"),
+        ({"model": "toy", "dtype": "float33"}, "dtype: given 'float33', allowed: None, a torch dtype"),
+        ({"model": "toy", "dtype": "nn"}, "dtype: given 'nn'"),
+        ({"model": "toy", "device": "nowhere"}, "device: given 'nowhere', which cannot be used here"),
         ({"model": "toy", "vae": "/data"}, "'toy' ships with keystep and takes no vae"),
         ({"model": "latte", "source": "/no/such/folder"}, "cannot be loaded from '/no/such/folder'"),
     ],

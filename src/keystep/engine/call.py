@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from keystep.engine.prober import Probed, Prober, is_whole
+from keystep.engine.untouched import Untouched
 from keystep.policy import Rule
 from keystep.what import (
     AttentionInput,
@@ -60,6 +61,7 @@ class Call:
         self._start, self._end = self._borders()
         self._first: torch.Tensor | None = None  # input of block 0, where a probe needs it
         self._entry: Streams = ()  # streams at the begin of the span, while they are needed
+        self._at_first, self._at_entry = Untouched(()), Untouched(())
         self.time_tap = time_tap
         self._frames = frames
 
@@ -92,15 +94,18 @@ class Call:
             if self.is_skipping or any(self.run.keeps(self._span, branch) for branch in self.active):
                 is_seen_alone = self._has_exit and self._end == self._num_positions
                 self._entry = streams[:1] if is_seen_alone else streams
+                self._at_entry = Untouched(self._entry)
         return streams
 
     def _note_size(self, hidden: torch.Tensor) -> None:
         num_bytes = hidden.nbytes // len(self.active) * len(self.run.branches)
         self.run.trace.hidden_state_bytes = max(self.run.trace.hidden_state_bytes, num_bytes)
-        self._first = hidden if self._span is not None and self._span.when.asks else None
+        if self._span is not None and self._span.when.asks:
+            self._first, self._at_first = hidden, Untouched((hidden,))
 
     def _ask(self, span: Rule, hidden: torch.Tensor, peek: Callable[[], torch.Tensor]) -> None:
         """Measure what is known before the span; ask, where the plan left it open."""
+        self._at_first.check(f"a block of {self.run.model}", "its input")
         first, self._first = self._first, None
         if self.prober.lead not in self.active:
             return
@@ -131,6 +136,7 @@ class Call:
         entry, self._entry = self._entry, ()
         if self._span is None or not entry:
             return streams
+        self._at_entry.check(f"a block of {self.run.model}", "its input")
         left = []
         for index, (before, after) in enumerate(zip(entry, streams, strict=True)):
             name = f"span:{index}" if index else "span"

@@ -49,9 +49,11 @@ def check_not_parallel(name: str, module: nn.Module) -> None:
 
 
 def check_no_other_cache(name: str, module: nn.Module, entry: object = None) -> None:
-    """Raise if diffusers' own cache is at work in a transformer; `entry` is what keystep itself gave it."""
+    """Raise if another cache is at work in a transformer; `entry` is what keystep itself gave it."""
     if getattr(module, "is_cache_enabled", False) and module._cache_config is not entry:
-        raise ValueError(f"{name}: diffusers' own cache is enabled on it; call {name}.disable_cache() first")
+        raise ValueError(
+            f"{name}: a cache is enabled on it with enable_cache(); call {name}.disable_cache() first"
+        )
 
 
 def check_entry(models: dict[str, nn.Module], entry: object) -> None:

@@ -55,8 +55,8 @@ class Tie:
     """What ties a scheduler to the session that follows it.
 
     A deep copy of the scheduler gets a tie of its own and is followed like the original: SkyReels-V2 gives
-    every frame a copy, LTX-2 the audio. Whoever steps first after a model call ends the evaluation. A copy
-    that another pipeline has is none of these.
+    every frame a copy, LTX-2 the audio; a shallow one is a plain scheduler. Whoever steps first after a
+    model call ends the evaluation. A copy that another pipeline has is none of these.
 
     Args:
         scheduler: the one that is tied.
@@ -81,6 +81,8 @@ class Tie:
         """Tell nobody any more, and take away what stands in front of the scheduler's methods."""
         self._session, self.original = None, None
         attributes = vars(self.followed)
+        if isinstance(attributes.get(REDUCE), Reduce):
+            del attributes[REDUCE]
         for name in METHODS:
             front = attributes.get(name)
             if isinstance(front, Followed) and front.tie is self:
@@ -178,7 +180,41 @@ class Step(Followed):
             raise
 
 
+class State(dict[str, Any]):
+    """Attributes of a followed scheduler, for a copy of it: a shallow one goes without what stands in front
+    of the methods, for that belongs to the original; a deep one gets fronts of its own.
+    """
+
+    def __init__(self, attributes: dict[str, Any]) -> None:
+        super().__init__({name: value for name, value in attributes.items() if name not in FRONTS})
+        self._attributes = attributes
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> dict[str, Any]:
+        return copy.deepcopy(self._attributes, memo)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return dict, (dict(self),)
+
+
+class Reduce:
+    """In front of `__reduce_ex__` of a scheduler, which `copy` asks what to make a copy of."""
+
+    def __init__(self, scheduler: Any) -> None:
+        self.scheduler = scheduler
+
+    def __call__(self, protocol: Any) -> Any:
+        """What the class says, with a `State`."""
+        cls: Any = type(self.scheduler)
+        make, arguments, state, *rest = cls.__reduce_ex__(self.scheduler, protocol)
+        return make, arguments, State(state) if type(state) is dict else state, *rest
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Reduce:
+        return Reduce(copy.deepcopy(self.scheduler, memo))
+
+
 METHODS = {"set_timesteps": SetTimesteps, "step": Step}
+REDUCE = "__reduce_ex__"
+FRONTS = (*METHODS, REDUCE)
 
 
 def tie_of(scheduler: Any) -> Tie | None:
@@ -211,3 +247,4 @@ def follow(stack: ExitStack, scheduler: Any, session: Follower) -> None:
     stack.callback(tie.cut)
     for name, kind in METHODS.items():
         replace_attribute(stack, scheduler, name, kind(getattr(scheduler, name), tie))
+    replace_attribute(stack, scheduler, REDUCE, Reduce(scheduler))

@@ -21,6 +21,7 @@ from keystep.engine.prober import Prober
 from keystep.engine.rebuilt import Rebuilt
 from keystep.engine.run import Run
 from keystep.engine.tap import Peeked, Tap
+from keystep.engine.untouched import Untouched
 from keystep.engine.whole import WholeOutput
 from keystep.what import LEAD, AttentionResidual, BlockProbe, Branch, Output, Part
 from keystep.what.branch import check_rows, rows_of, select_branches
@@ -164,7 +165,9 @@ class ModelSeat:
         """Store the difference between the branches, or fill in the rows of a skipped one."""
         run, samples = rebuilt.run, samples_of(output, num_samples)
         if LEAD in active:
-            run.lead_output = output
+            # between two calls the pipeline may write into what it was given
+            is_alone = len(active) == 1
+            run.lead_output = with_samples(output, [s.clone() for s in samples]) if is_alone else output
             leads = [rows_of(sample, LEAD, active) for sample in samples]
         else:
             leads = list(samples_of(run.lead_output, num_samples))
@@ -233,6 +236,7 @@ class BlockSeat:
 
     def _compute(self, call: Call, hidden: torch.Tensor, args: tuple[Any, ...], kwargs: Any) -> Any:
         """Run the block, the parts of it that the plan skips filled in."""
+        before = Untouched((hidden,))
         try:
             for name, site, tap in self.parts:
                 call.prepare_part(name, site, tap)
@@ -240,6 +244,7 @@ class BlockSeat:
             for name, site, tap in self.parts:
                 call.collect_part(name, site, tap)
             if self.after_attention is not None:
+                before.check(type(self.module).__name__, "its input")
                 self._measure(call, hidden, self.after_attention.take(), output)
         finally:
             self._reset_taps()

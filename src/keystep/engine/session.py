@@ -61,6 +61,7 @@ class Session:
     Attributes:
         traces: what the last generations did, oldest first.
         entry: the settings with which diffusers' `enable_cache` let it in; None = it came by itself.
+        is_scoped: whether it is attached for the length of a `with` block.
     """
 
     def __init__(
@@ -90,6 +91,7 @@ class Session:
         self.call: Call | None = None
         self.target = target
         self.entry: object = None
+        self.is_scoped = False
         self._scheduler = None if isinstance(target, nn.Module) else getattr(target, "scheduler", None)
         self._is_due = False  # set_timesteps was seen, the first evaluation not yet
         self._has_warned_beyond = False
@@ -277,9 +279,9 @@ class Session:
     def _outside_run(self) -> None:
         if not self.traces or not self.traces[-1].is_complete:
             raise RuntimeError(
-                "the model was called, but no generation has begun: the pipeline did not call "
-                "pipe.scheduler.set_timesteps() (or the last generation broke off); without a pipeline, call "
-                "begin(num_evaluations) before and step() after each evaluation"
+                "the model was called, but no generation has begun: set_timesteps() of the accelerated "
+                "pipeline's scheduler was not called (another scheduler?), or the last generation broke off; "
+                "without a pipeline, call begin(num_evaluations) before and step() after each evaluation"
             )
         if not self._has_warned_beyond:
             self._has_warned_beyond = True
@@ -302,6 +304,7 @@ class Session:
 def attached(session: Session) -> Iterator[Session]:
     """Attach for the length of a `with` block."""
     session.attach()
+    session.is_scoped = True
     try:
         yield session
     finally:

@@ -10,6 +10,7 @@ import torch
 
 from keystep.engine.measure import Measurement
 from keystep.engine.run import Run
+from keystep.engine.untouched import version_of
 from keystep.policy import Rule
 from keystep.solver import (
     Level,
@@ -103,7 +104,7 @@ class Stream:
         result = call.take(step)
         sample = result[0] if isinstance(result, tuple) else result.prev_sample
         if self._takes_again:
-            self._given, self._version = sample, _version(sample)
+            self._given, self._version = sample, version_of(sample)
         if not is_skipped and self._takes_again:
             assert self._anchor is not None, "made with the computed evaluation"
             self._anchor.scheduler, self._anchor.sample = take_snapshot(self.scheduler), sample
@@ -139,7 +140,7 @@ class Stream:
     def _find_change(self, call: StepCall) -> torch.Tensor | None:
         """What a callback or the pipeline did to the latent since the last step; None = it is the same."""
         assert self._given is not None, "there was a computed evaluation before"
-        if _version(self._given) != self._version:
+        if version_of(self._given) != self._version:
             self._is_lost = True
         return None if call.sample is self._given else call.sample - self._given
 
@@ -231,8 +232,3 @@ class Stream:
 
     def _from_channels(self, data: torch.Tensor) -> torch.Tensor:
         return data.squeeze(1) if self._channels is None else data.movedim(1, self._channels)
-
-
-def _version(tensor: torch.Tensor) -> int:
-    """How often a tensor was written into; inference tensors do not count it."""
-    return 0 if tensor.is_inference() else tensor._version

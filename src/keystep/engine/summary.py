@@ -34,7 +34,7 @@ def summarize(trace: Trace) -> str:
         decibels = expected_psnr(trace.estimated_error)
         lines.append(
             f"  estimated error: {trace.estimated_error:.3f} of the latent; on the models that ship that is "
-            f"{decibels:.0f} dB of PSNR to the plain video, give or take 9"
+            f"{decibels:.0f} dB of PSNR, give or take 9, to the plain video of {trace.num_evaluations} steps"
         )
     held = f"  cache: {format_bytes(trace.peak_cache_bytes)} at most"
     if trace.hidden_state_bytes:

@@ -19,8 +19,15 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.utils._pytree import tree_map
 
 from keystep.engine.restore import replace_attribute
+from keystep.engine.untouched import Untouched
+
+
+def has_hooks(module: nn.Module) -> bool:
+    """Whether others look at what the module returns."""
+    return bool(module._forward_hooks)
 
 
 class Peeked(Exception):
@@ -40,6 +47,7 @@ class Tap:
         is_open: whether keystep is there; a closed tap only passes through, as a copied one does.
         should_skip: set by the engine: hand out `value` instead of computing.
         value: the prediction to hand out, or what was seen.
+        is_hooked: whether hooks of others see the output, and may write into it: they are given a copy.
         norm: on the norm that only this module reads, if there is one.
     """
 
@@ -50,21 +58,27 @@ class Tap:
         self.is_open = False
         self.should_skip = False
         self.value: Any = None
+        self.is_hooked = False
         self.norm: Tap | None = None
+        self._given = Untouched(())
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Tap:
         module, forward = copy.deepcopy((self.module, self.forward), memo)
         return Tap(module, self.name, forward)
 
     def skip(self, value: Any) -> None:
-        """Hand out a value instead of computing; what would be computed for this module alone is not."""
+        """Hand out a value instead of computing; what would be computed for this module alone is not, unless
+        a hook looks at it.
+        """
         self.should_skip, self.value = True, value
+        self._given = Untouched(value if isinstance(value, tuple) else (value,))
         if self.norm is not None:
-            self.norm.should_skip = True
+            self.norm.should_skip = not has_hooks(self.norm.module)
 
     def reset(self) -> None:
         """Compute again, hold nothing."""
         self.should_skip, self.value = False, None
+        self.is_hooked, self._given = has_hooks(self.module), Untouched(())
         if self.norm is not None:
             self.norm.should_skip = False
 
@@ -77,6 +91,7 @@ class Tap:
         """What was seen, no longer held here; None if the module did not run."""
         if self.value is None:
             self.check_in_place()
+        self._given.check(self.name, "its output")
         value, self.value = self.value, None
         return value
 
@@ -94,10 +109,9 @@ class Tap:
         """The module's output, predicted or computed; a computed one is shown to the engine."""
         if not self.is_open:
             return self.forward(*args, **kwargs)
-        if self.should_skip:
-            return self.value
-        self.value = self.forward(*args, **kwargs)
-        return self.value
+        if not self.should_skip:
+            self.value = self.forward(*args, **kwargs)
+        return tree_map(torch.clone, self.value) if self.is_hooked else self.value
 
     def show_input(self, hidden: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
         """The module's output; its first argument is shown to the engine."""

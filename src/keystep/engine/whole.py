@@ -43,7 +43,9 @@ class WholeOutput:
             delta = self.run.predict(self.rule, self.site, branch)
             base = rows_of(self._latent, branch, self.prober.active)
             parts.append(delta + self._fit(base, delta) if self._has_base else delta)
-        return join_rows(parts).to(self.run.output_dtype)
+        # of one branch, the history's own tensor is the part, into which the sampler may write
+        joined = join_rows(parts) if self._has_base else torch.cat(parts)
+        return joined.to(self.run.output_dtype)
 
     def keep(self, sample: torch.Tensor) -> None:
         """Store a computed output, if it will be used."""

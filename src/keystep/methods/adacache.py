@@ -122,6 +122,9 @@ class AdaCache:
     citation: ClassVar[str] = "AdaCache (ICCV 2025), https://arxiv.org/abs/2411.02397"
 
     def __post_init__(self) -> None:
+        require(0 <= self.depth <= 1, "adacache.depth", self.depth, "0 to 1")
+        is_moreg = isinstance(self.moreg, (bool, MoReg))
+        require(is_moreg, "adacache.moreg", self.moreg, "False, True or a MoReg")
         if isinstance(self.codebook, str) and self.codebook not in BOOKS:
             raise unknown("adacache codebook", self.codebook, BOOKS)
         require(self.native >= 1, "adacache.native", self.native, "evaluations >= 1")

@@ -28,7 +28,8 @@ class FORA:
 
     Attributes:
         interval: compute one evaluation of so many (higher = faster).
-        cfg: whether the unconditional branch is rebuilt too (CFG-Cache).
+        cfg: whether the unconditional branch is rebuilt too (CFG-Cache). Between full evaluations so little
+            is computed that this saves next to nothing, and its own full evaluations are further ones.
     """
 
     interval: int = 3

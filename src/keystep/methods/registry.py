@@ -94,6 +94,18 @@ def build(name: str, **options: Any) -> Method:
         raise ValueError(_explain(name, error)) from None
 
 
+def check_options(method: Method) -> Method:
+    """A method object with its options checked as `build` checks them; any other object as it is.
+
+    Raises:
+        ValueError: a value that is not allowed.
+    """
+    name = next((name for name, entry in METHODS.items() if entry.cls is type(method)), None)
+    if name is None:
+        return method
+    return build(name, **{field.name: getattr(method, field.name) for field in fields(METHODS[name].cls)})
+
+
 def _explain(name: str, error: ValidationError) -> str:
     """The complaint that says most, in one line: of an option that may be several things, the named field."""
     problems = error.errors()

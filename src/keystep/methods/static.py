@@ -73,7 +73,7 @@ class Static:
             letters[round((key - 1) * (num_evaluations - 1) / max(1, native - 1))] = "C"
         notes = ()
         if num_evaluations != native:
-            notes = (f"static: measured for {native} evaluations, the same places of the run are computed",)
+            notes = (f"measured for {native} evaluations, the same places of the run are computed",)
         policy = Policy((Rule(Span(), Mask("".join(letters)), Hold()),), "static", notes)
         return add_cfg(policy, model, num_evaluations) if self.cfg else policy
 

@@ -90,7 +90,7 @@ class TeaCache:
             return ()
         if model in SIBLINGS:
             names = " or ".join(repr(name) for name in SIBLINGS[model])
-            return (f"teacache: polynomial of the smallest {model}; for others set preset to {names}",)
+            return (f"polynomial of the smallest {model}; for others set preset to {names}",)
         if model not in PRESETS:
-            return (f"teacache: no polynomial is known for {model}, the change is taken as it is",)
+            return (f"no polynomial is known for {model}, the change is taken as it is",)
         return ()
