@@ -47,6 +47,18 @@ class Ledger:
                 self.make_room(rule, plan)
         return plan
 
+    def leave_out(self, absent: tuple[str, ...]) -> None:
+        """Plan without these branches from now on, and drop what is held of them: it would be old."""
+        if absent == self.planner.absent:
+            return
+        self.planner.absent = absent
+        self._expected = {}
+        for label, branch in list(self._last):
+            if branch in absent:
+                self.histories.trim_rule(label, branch, 0)
+                self._held.pop((label, branch), None)
+                del self._last[label, branch]
+
     def follow(self, planner: Planner) -> None:
         """Go on with another planner whose rules are among those of the present one."""
         self.planner = planner

@@ -58,7 +58,12 @@ def inside(outer: Rule) -> Step:
 
 
 class Planner:
-    """Plans the evaluations of one run."""
+    """Plans the evaluations of one run.
+
+    Attributes:
+        absent: branches that the pipeline left out in the last evaluation, and so probably will in the next:
+            no plan waits for their entries.
+    """
 
     def __init__(
         self,
@@ -76,6 +81,7 @@ class Planner:
         self.branches = branches
         self.num_evaluations = num_evaluations
         self.times, self.noises = times, noises
+        self.absent: tuple[str, ...] = ()
 
     def start(self) -> dict[str, Any]:
         """Controller states at the begin of a run."""
@@ -104,6 +110,7 @@ class Planner:
                 step = inside(outer)
             else:
                 needed = (rule.what.name,) if isinstance(rule.what, Branch) else active
+                needed = tuple(branch for branch in needed if branch not in self.absent)
                 step = self._step(rule, evaluation, states[rule.label], held, last, needed)
             steps[rule.label] = step
             if step.action == "skip" and isinstance(rule.what, Branch):

@@ -72,6 +72,7 @@ class Run:
         self._num_calls = 0
         self._measured: dict[str, float] = {}  # signals read so far in this evaluation
         self._seen: tuple[str, ...] = ()  # branches of this evaluation's calls so far
+        self._has_returned = False  # whether one of them was not expected
         self.model = ""
         self.sites: dict[str, tuple[str, ...]] = {}  # attention module -> names of the tensors it returns
         self.trace.notes.extend(policy.notes)
@@ -130,7 +131,10 @@ class Run:
     # ---------------------------------------------------------------- one evaluation
 
     def open_call(self, model: str, condition: torch.Tensor | None = None) -> tuple[str, ...]:
-        """A model call begins; the first call of an evaluation makes its plan. Returns the call's branches.
+        """A model call begins; the first call of an evaluation makes its plan.
+
+        Returns the call's branches, none for one that was left out before: the plan was made without it, so
+        it is computed in full, and planned with again from the next evaluation on.
 
         `condition` is the text the model is given: a pipeline that hands over the same tensor evaluation
         after evaluation and then another one has changed its prompt, and nothing cached is worth anything.
@@ -141,6 +145,9 @@ class Run:
             self._add_call()
         branches = self.calls[self._num_calls]
         self._num_calls += 1
+        if set(branches) & set(self._planner.absent):
+            self._has_returned = True
+            return ()
         self._seen += branches
         return branches
 
@@ -233,7 +240,21 @@ class Run:
         plan, measured = self.plan, self.recorder.read()
         self._ledger.close(plan, self._seen, measured)
         self._write_row(plan, measured)
+        self._note_absent()
         self.plan, self.lead_output = None, None
+
+    def _note_absent(self) -> None:
+        """Guidance may pause in mid-run: plan the next evaluation with the branches of this one."""
+        if self.rule_on(Guided):
+            return
+        left_out = tuple(branch for branch in self.branches if branch not in self._seen)
+        absent = () if self._has_returned else left_out
+        if absent and not self._planner.absent:
+            self.trace.notes.append(
+                f"evaluation {self._evaluation}: the pipeline left out {', '.join(absent)}"
+            )
+        self._has_returned = False
+        self._ledger.leave_out(absent)
 
     def _check_calls(self) -> None:
         """Guidance may pause in mid-run (a branch is not called); the first evaluation must be whole."""

@@ -85,6 +85,8 @@ class ModelSeat:
 
     def _evaluate(self, run: Run, bound: inspect.BoundArguments) -> Any:
         branches = run.open_call(self.name, bound.arguments.get(self.spec.condition))
+        if not branches:
+            return self.call_next(*bound.args, **bound.kwargs)
         split = None if (agreement := agreement_of(self.module)) is None else agreement.split
         if split is None:
             return self._evaluate_branches(run, bound, branches, agreement)
