@@ -59,7 +59,7 @@ def twin(pipe: Any) -> Any:
 
 
 def time_together(first: Side, second: Side, is_second_ahead: bool) -> tuple[Timed, Timed]:
-    """Generate both, in turns; the first in the calling thread.
+    """Generate both, in turns, each in a thread of its own: the main thread gets its memory from elsewhere.
 
     Raises:
         Exception: whatever one of them raises; the other is ended then.
@@ -78,10 +78,12 @@ def time_together(first: Side, second: Side, is_second_ahead: bool) -> tuple[Tim
         finally:
             turns.leave(index)
 
-    worker = threading.Thread(target=run, args=(1, second), daemon=True)
-    worker.start()
-    run(0, first)
-    worker.join()
+    sides = enumerate((first, second))
+    workers = [threading.Thread(target=run, args=each, daemon=True) for each in sides]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
     for result in results.values():
         if isinstance(result, BaseException) and not isinstance(result, _EndedError):
             raise result
