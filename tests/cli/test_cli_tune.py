@@ -124,7 +124,7 @@ def test_a_policy_spelled_out_and_a_time_limit(run, prompts, tmp_path, generatio
     [
         (["--method", "adacach"], "unknown method 'adacach'; did you mean adacache"),
         (["--method", "adacache", "--knob", "dept=0:1"], "unknown option of adacache 'dept'"),
-        (["--method", "adacache", "--knob", "depth=0:2"], "AttentionResidual.depth: given 2"),
+        (["--method", "adacache", "--knob", "depth=0:2"], "adacache.depth: given 2"),
         (["--method", "teacache", "--set", "threshold=0.1"], "no knobs of its own left to turn"),
         (["--method", "none"], "'none' has no knobs"),
         (
